@@ -4,6 +4,7 @@
 #   make test                   all tests but the slow ones
 #   make slow                   the slow ones
 #   make lint                   ruff, mypy and the import contracts
+#   make floors                 the tests on the oldest versions that pyproject.toml allows
 #   make clean                  remove .venv and what the tools left
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made with.
@@ -12,7 +13,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test slow lint clean
+.PHONY: help demo test slow lint floors clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +33,18 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Every ">=" becomes "=="; the extra of linters is left out, its tools are not what is tested.
+FLOORS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  extras = project["optional-dependencies"]; \
+  lines = project["dependencies"] + extras["dashboard"] + extras["test"]; \
+  print("\n".join(lines).replace(">=", "=="))
+
+floors: | $(BIN)/python
+	$(BIN)/python -m venv .venv/floors
+	$(BIN)/python -c '$(FLOORS)' > .venv/floors/requirements.txt
+	.venv/floors/bin/python -m pip install --quiet --requirement .venv/floors/requirements.txt
+	.venv/floors/bin/python -m pytest $(PYTEST_ARGS)
 
 # One stamp an extra of pyproject.toml: installed once, and again when pyproject.toml changes.
 .venv/.installed-%: pyproject.toml | $(BIN)/python
