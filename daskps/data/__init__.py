@@ -1,0 +1,10 @@
+"""Training data: CSR partitions in Zarr or in memory, and every input that becomes one.
+
+Owns ingest, the dataset format and access to partitions. Knows nothing of parameters or models.
+"""
+
+from .arrays import as_dataset, from_arrays
+from .dataset import Dataset, open_dataset
+from .partition import Partition
+
+__all__ = ["Dataset", "Partition", "as_dataset", "from_arrays", "open_dataset"]

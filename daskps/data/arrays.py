@@ -1,0 +1,140 @@
+"""Datasets from arrays: `from_arrays` and `as_dataset`.
+
+Owns the choice of path for every accepted input. Conversion of one block is in `convert`, dask
+collections are taken apart in `blocks`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import zarr.abc.store
+from numpy.typing import NDArray
+
+from daskps.errors import DataError
+
+from .convert import to_partition
+from .dataset import Dataset, open_dataset
+from .ingest import Recipe, assemble, assemble_on_disk, entropy, writing
+from .pieces import load
+from .stores import resolve
+
+
+def from_arrays(
+    X: Any,
+    y: Any = None,
+    store: Any = None,
+    *,
+    sample_weight: Any = None,
+    n_partitions: int | None = None,
+    random_state: int | None = 0,
+    shuffle: bool = True,
+    overwrite: bool = False,
+    feature_names: Sequence[str] | None = None,
+) -> Dataset:
+    """Make a dataset of a matrix, on disk or in memory.
+
+    Values become float32; duplicate entries of a row are summed. Numeric labels are kept as
+    float64, strings and booleans become codes into `Dataset.classes`.
+
+    Parameters
+    ----------
+    X
+        Matrix of shape (n_rows, n_features): numpy, scipy.sparse, pydata/sparse, pandas, a 2-d
+        xarray.DataArray, or a dask array or DataFrame with blocks of those.
+    y
+        Labels, shape (n_rows,): numbers, strings or booleans. None for data without labels.
+    store
+        Where to write the dataset: a path, URL or Zarr store. None keeps it in memory.
+    sample_weight
+        Weights, shape (n_rows,), finite and >= 0. None stands for ones.
+    n_partitions
+        Number of partitions, never more than rows. The default depends on the data only: one per
+        4 M non-zeros, and up to 8 of smaller data.
+    random_state
+        Seed of the shuffle; None for a new one.
+    shuffle
+        Whether rows are shuffled over and inside partitions; otherwise they keep their order.
+    overwrite
+        Whether a Zarr group at `store` may be replaced.
+    feature_names
+        Names of the columns, shape (n_features,), kept beside the data.
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit or a value cannot be used.
+    TypeError
+        If `X` is of a type that is not known.
+    """
+    seed = entropy(random_state) if shuffle else None
+    rows, classes = to_partition(X, y, sample_weight)
+    pieces = [load(rows, classes, seed, 0)]
+    recipe = Recipe(
+        n_features=rows.n_features,
+        n_partitions=n_partitions,
+        seed=seed,
+        feature_names=_names(feature_names, rows.n_features),
+    )
+    if store is None:
+        return assemble(pieces, recipe)
+    target = resolve(store)
+    with writing(target, overwrite) as group:
+        return assemble_on_disk(pieces, recipe, target, group, spread=False)
+
+
+def as_dataset(
+    X: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    n_partitions: int | None = None,
+    random_state: int | None = 0,
+) -> Dataset:
+    """Return a dataset for anything that `fit` accepts.
+
+    Parameters
+    ----------
+    X
+        A Dataset, the path, URL or Zarr store of one, or a matrix as in `from_arrays`.
+    y
+        Labels as in `from_arrays`; None for a dataset, which holds its own.
+    sample_weight
+        Weights as in `from_arrays`; None for a dataset.
+    n_partitions
+        As in `from_arrays`; a dataset keeps its partitions.
+    random_state
+        Seed of the shuffle of a matrix.
+
+    Raises
+    ------
+    DataError
+        If a dataset comes with `y`, `sample_weight` or `n_partitions`, or as in `from_arrays`.
+    """
+    is_store = isinstance(X, (str, os.PathLike, zarr.abc.store.Store))
+    if not is_store and not isinstance(X, Dataset):
+        return from_arrays(
+            X, y, sample_weight=sample_weight, n_partitions=n_partitions, random_state=random_state
+        )
+    given = {"y": y, "sample_weight": sample_weight, "n_partitions": n_partitions}
+    extra = [name for name, value in given.items() if value is not None]
+    if extra:
+        raise DataError(
+            f"{', '.join(extra)} cannot be given with a dataset, which has its own; "
+            "leave it out, or make a new dataset with from_arrays."
+        )
+    return X if isinstance(X, Dataset) else open_dataset(X)
+
+
+def _names(names: Sequence[str] | None, n_features: int) -> NDArray[Any] | None:
+    if names is None:
+        return None
+    if len(names) != n_features or not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"feature_names holds {len(names)!r} entries, expected {n_features} strings, "
+            "one per column."
+        )
+    return np.array(names, dtype=str)

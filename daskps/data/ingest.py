@@ -1,0 +1,181 @@
+"""From pieces to a dataset: choose partitions, deal the rows, gather and write.
+
+Owns the second half of every ingest. Each partition is one task that gathers its share of all
+pieces, so memory is a small multiple of a partition per running task, and the result depends on
+the pieces and the seed only, never on workers. Does not own parsing and checks (see `convert`,
+`svmlight`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import msgspec
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.sync import sync
+
+from daskps.errors import DataError
+
+from . import format as disk
+from .dataset import Dataset
+from .format import Manifest
+from .labels import Labels, merge
+from .partition import Partition
+from .pieces import Piece, gather, remove_staging, shuffle_order
+from .plan import choose_partitions, cut, deal
+from .stores import create_group, is_shared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How pieces become partitions."""
+
+    n_features: int
+    n_partitions: int | None = None
+    seed: int | None = 0
+    """Seed of the shuffle; None keeps the order of the rows."""
+    shift: int = 0
+    """Subtracted from all column ids."""
+    feature_names: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What every task that builds a partition must know."""
+
+    pieces: Sequence[Piece]
+    bounds: NDArray[np.int64]
+    maps: list[NDArray[np.float64] | None]
+    recipe: Recipe
+
+
+def entropy(random_state: int | None) -> int:
+    """Return the seed for `random_state`; for None one that nobody had before."""
+    if random_state is not None and (not isinstance(random_state, (int, np.integer))):
+        raise TypeError(f"random_state is {random_state!r}, expected an integer or None.")
+    if random_state is not None and random_state < 0:
+        raise DataError(f"random_state is {random_state!r}, expected an integer >= 0 or None.")
+    seed = np.random.SeedSequence(random_state).entropy
+    assert isinstance(seed, (int, np.integer))
+    return int(seed)
+
+
+@contextmanager
+def writing(store: Any, overwrite: bool) -> Iterator[zarr.Group]:
+    """Create the group of a dataset; delete everything in it if the body fails.
+
+    Parameters
+    ----------
+    store
+        Resolved store.
+    overwrite
+        Whether a group that is there may be replaced.
+    """
+    group = create_group(store, overwrite)
+    try:
+        group.attrs["daskps"] = {"format": "dataset", "version": disk.VERSION, "complete": False}
+        yield group
+    except BaseException:
+        sync(group.store_path.delete_dir())
+        raise
+
+
+def assemble(pieces: Sequence[Piece], recipe: Recipe) -> Dataset:
+    """Build a dataset in memory."""
+    plan, manifest = _plan(pieces, recipe)
+    parts = [_build(plan, k) for k in range(manifest.n_partitions)]
+    return Dataset(manifest, parts=parts, feature_names=recipe.feature_names)
+
+
+def assemble_on_disk(
+    pieces: Sequence[Piece], recipe: Recipe, store: Any, group: zarr.Group, *, spread: bool
+) -> Dataset:
+    """Build a dataset in `group`.
+
+    Parameters
+    ----------
+    pieces
+        Rows; staged if `spread`.
+    recipe
+        How to divide them.
+    store
+        Resolved store that `group` is in.
+    group
+        Empty group, open for writing.
+    spread
+        Whether tasks may run on other workers: the pieces are not in this process.
+    """
+    plan, manifest = _plan(pieces, recipe)
+    sizes = _sizes(plan)
+    present = frozenset[str]().union(*(piece.present for piece in pieces))
+    disk.create(group, manifest, int(sizes[0].max()), int(sizes[1].max()), present)
+    write = dask.delayed(_write, pure=False)
+    scheduler = None if spread and is_shared(store) else "threads"
+    shared = dask.delayed(plan, traverse=False) if scheduler is None else plan
+    tasks = [write(shared, k, group) for k in range(manifest.n_partitions)]
+    dask.compute(*tasks, scheduler=scheduler, traverse=False)
+    remove_staging(group.store_path)
+    disk.finish(group, manifest, sizes[0], sizes[1], recipe.feature_names)
+    return Dataset(manifest, store=store)
+
+
+def _write(plan: _Plan, k: int, group: zarr.Group) -> None:
+    disk.write_partition(group, k, _build(plan, k))
+
+
+def _build(plan: _Plan, k: int) -> Partition:
+    edges = zip(plan.pieces, plan.bounds[:, k], plan.bounds[:, k + 1], strict=True)
+    shares = [piece.share(int(start), int(stop)) for piece, start, stop in edges]
+    recipe = plan.recipe
+    part = gather(shares, plan.maps, recipe.n_features, recipe.shift)
+    # A single piece is in random order already; shares of several must be mixed.
+    if recipe.seed is None or len(plan.pieces) == 1:
+        return part
+    return part.take(shuffle_order(recipe.seed, 1, k, part.n_rows))
+
+
+def _plan(pieces: Sequence[Piece], recipe: Recipe) -> tuple[_Plan, Manifest]:
+    pieces = [piece for piece in pieces if piece.n_rows]
+    n_rows, nnz = sum(p.n_rows for p in pieces), sum(p.nnz for p in pieces)
+    n = choose_partitions(n_rows, nnz, recipe.n_partitions)
+    counted = [piece.labels for piece in pieces if piece.labels is not None]
+    labels, maps = merge(counted) if counted else (None, None)
+    if recipe.seed is None:
+        bounds = cut([piece.row_lengths() for piece in pieces], n)
+    else:
+        bounds = deal([piece.n_rows for piece in pieces], n)
+    manifest = _manifest(n, n_rows, nnz, recipe.n_features, labels)
+    return _Plan(pieces, bounds, maps or [None] * len(pieces), recipe), manifest
+
+
+def _manifest(n: int, n_rows: int, nnz: int, n_features: int, labels: Labels | None) -> Manifest:
+    counted = labels is not None and labels.values is not None and labels.counts is not None
+    manifest = Manifest(
+        n_partitions=n,
+        n_rows=n_rows,
+        nnz=nnz,
+        n_features=n_features,
+        classes=None if labels is None else labels.classes,
+    )
+    if not counted:
+        return manifest
+    return msgspec.structs.replace(
+        manifest,
+        labels=labels.values.tolist(),  # type: ignore[union-attr]
+        label_counts=labels.counts.tolist(),  # type: ignore[union-attr]
+    )
+
+
+def _sizes(plan: _Plan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows and non-zeros per partition."""
+    nnz = np.zeros(plan.bounds.shape[1] - 1, np.int64)
+    for piece, edges in zip(plan.pieces, plan.bounds, strict=True):
+        ends = np.concatenate(([0], np.cumsum(piece.row_lengths())))
+        nnz += np.diff(ends[edges])
+    return np.diff(plan.bounds, axis=1).sum(axis=0), nnz
