@@ -43,16 +43,18 @@ FLOORS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["
 floors: | $(BIN)/python
 	$(BIN)/python -m venv .venv/floors
 	$(BIN)/python -c '$(FLOORS)' > .venv/floors/requirements.txt
-	.venv/floors/bin/python -m pip install --quiet --requirement .venv/floors/requirements.txt
+	.venv/floors/bin/python -m pip install -qq --disable-pip-version-check \
+	  --requirement .venv/floors/requirements.txt
 	.venv/floors/bin/python -m pytest $(PYTEST_ARGS)
 
 # One stamp an extra of pyproject.toml: installed once, and again when pyproject.toml changes.
 .venv/.installed-%: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@echo "installing daskps and its $* dependencies into .venv (once)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-# In-process pieces (venv, ensurepip) are missing from some system packages of Python, hence the
-# last line; a half-made .venv is removed so that the next make starts over.
+# Some system packages of Python come without venv or ensurepip, hence the last message. A half-made
+# .venv is removed, so that the next make starts over.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "daskps needs Python 3.11 or newer, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
