@@ -1,0 +1,130 @@
+"""Row loops of binary logistic regression (width 1): training pass, scores, log-loss.
+
+Arithmetic only; `daskps.kernels.linear` is the way in. Positions are unsigned (numba then leaves
+out the wrap-around of negative ones, which is 2 x here) and arrays are float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from daskps.kernels._state import F32, Scalar, soft_threshold
+
+# The order of additions inside one row may change: it depends on that row alone, so results do
+# not depend on how rows are cut into slices. NaN and infinity keep their meaning.
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+
+@njit(inline="always")
+def loss_and_probability(s: Scalar, y: Scalar) -> tuple[Scalar, Scalar]:
+    """Log-loss and P(y = 1) at margin `s`, without overflow."""
+    e = np.exp(-abs(s))
+    p = np.float32(1) / (np.float32(1) + e)
+    if s < np.float32(0):
+        p = np.float32(1) - p
+    return max(s, np.float32(0)) - y * s + np.log1p(e), p
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def train(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    values: F32 | None,
+    y: F32,
+    weight: F32,
+    start: int,
+    stop: int,
+    state: F32,
+    bias: F32,
+    learn_bias: bool,
+    is_ftrl: bool,
+    eta: Scalar,
+    beta: Scalar,
+    l2: Scalar,
+    l1: Scalar,
+) -> Scalar:
+    """One pass over rows [start, stop); updates `state` and `bias`, returns the sum of losses."""
+    one = np.float32(1)
+    Z, N, W, LAM = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
+    weighted = weight.size > 0
+    per_eta = one / eta
+    S = state[:, :, 0]
+    b = bias[0, :, 0].copy()
+    total: Scalar = 0.0
+    for i in range(start, stop):
+        first, last = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+        s = b[2]
+        for j in range(first, last):
+            s += S[indices[j], W] if values is None else S[indices[j], W] * values[j]
+        loss, p = loss_and_probability(s, y[i])
+        sw = weight[i] if weighted else one
+        total += sw * loss
+        g0 = sw * (p - y[i])
+        for j in range(first, last):
+            k = indices[j]
+            g = g0 if values is None else g0 * values[j]
+            h = sw if values is None else sw * values[j] * values[j]
+            n0 = S[k, N]
+            n1 = n0 + g * g
+            r1 = np.sqrt(n1)
+            step = one / ((beta + r1) * per_eta + l2)
+            S[k, N] = n1
+            S[k, LAM] += h * step
+            if is_ftrl:
+                z = S[k, Z] + g - (r1 - np.sqrt(n0)) * per_eta * S[k, W]
+                S[k, Z] = z
+                S[k, W] = soft_threshold(-z * step, l1 * step)
+            else:
+                S[k, W] -= g * step
+        if learn_bias:
+            n1 = b[1] + g0 * g0
+            r1 = np.sqrt(n1)
+            step = one / ((beta + r1) * per_eta)
+            if is_ftrl:
+                b[0] += g0 - (r1 - np.sqrt(b[1])) * per_eta * b[2]
+                b[2] = -b[0] * step
+            else:
+                b[2] -= g0 * step
+            b[1] = n1
+            b[3] += sw * step
+    bias[0, :, 0] = b
+    return total
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def scores(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    values: F32 | None,
+    w: F32,
+    intercept: F32,
+    out: F32,
+) -> None:
+    """Margins of all rows: `out` (n_rows, width) = rows x `w` (m, width) + `intercept`."""
+    width = w.shape[1]
+    for i in range(out.shape[0]):
+        first, last = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+        if width == 1:
+            s = intercept[0]
+            for j in range(first, last):
+                s += w[indices[j], np.uint64(0)] * (np.float32(1) if values is None else values[j])
+            out[i, 0] = s
+        else:
+            for c in range(width):
+                out[i, c] = intercept[c]
+            for j in range(first, last):
+                x = np.float32(1) if values is None else values[j]
+                for c in range(width):
+                    out[i, c] += w[indices[j], c] * x
+
+
+@njit(nogil=True, cache=True)
+def log_loss(score: F32, y: F32, weight: F32) -> Scalar:
+    """Sum of weighted log-losses of margins (n_rows, 1) against 0/1 labels."""
+    total: Scalar = 0.0
+    for i in range(score.shape[0]):
+        loss, _ = loss_and_probability(score[i, 0], y[i])
+        total += loss * (weight[i] if weight.size > 0 else np.float32(1))
+    return total

@@ -1,0 +1,113 @@
+"""Row loops of multinomial logistic regression: one weight per key and class.
+
+Arithmetic only; `daskps.kernels.linear` is the way in. The loop over classes is the inner one,
+so a key's fields, (4, width) float32, are read as one run of memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from daskps.kernels._binary import FAST
+from daskps.kernels._state import F32, Scalar, soft_threshold
+
+
+@njit(inline="always")
+def softmax_loss(s: F32, y: int) -> Scalar:
+    """Log-loss of class `y` at scores `s` (width,), which become the probabilities."""
+    top = s[0]
+    for c in range(1, s.size):
+        top = max(top, s[c])
+    norm = np.float32(0)
+    target = s[y] - top
+    for c in range(s.size):
+        s[c] = np.exp(s[c] - top)
+        norm += s[c]
+    for c in range(s.size):
+        s[c] /= norm
+    return np.log(norm) - target
+
+
+@njit(inline="always")
+def _step(
+    row: F32,
+    c: int,
+    g: Scalar,
+    h: Scalar,
+    is_ftrl: bool,
+    per_eta: Scalar,
+    beta: Scalar,
+    l2: Scalar,
+    l1: Scalar,
+) -> None:
+    """Take one gradient `g` with curvature `h` into class `c` of a key's fields (4, width)."""
+    n0 = row[1, c]
+    n1 = n0 + g * g
+    r1 = np.sqrt(n1)
+    step = np.float32(1) / ((beta + r1) * per_eta + l2)
+    row[1, c] = n1
+    row[3, c] += h * step
+    if is_ftrl:
+        z = row[0, c] + g - (r1 - np.sqrt(n0)) * per_eta * row[2, c]
+        row[0, c] = z
+        row[2, c] = soft_threshold(-z * step, l1 * step)
+    else:
+        row[2, c] -= g * step
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def train(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    values: F32 | None,
+    y: NDArray[np.int32],
+    weight: F32,
+    start: int,
+    stop: int,
+    state: F32,
+    bias: F32,
+    learn_bias: bool,
+    is_ftrl: bool,
+    eta: Scalar,
+    beta: Scalar,
+    l2: Scalar,
+    l1: Scalar,
+) -> Scalar:
+    """One pass over rows [start, stop); updates `state` and `bias`, returns the sum of losses."""
+    one, zero = np.float32(1), np.float32(0)
+    width = state.shape[2]
+    per_eta = one / eta
+    s = np.empty(width, Scalar)
+    total: Scalar = 0.0
+    for i in range(start, stop):
+        first, last = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+        s[:] = bias[0, 2]
+        for j in range(first, last):
+            x = one if values is None else values[j]
+            w = state[indices[j], np.uint64(2)]
+            for c in range(width):
+                s[c] += w[c] * x
+        sw = weight[i] if weight.size > 0 else one
+        total += sw * softmax_loss(s, y[i])
+        s[y[i]] -= one
+        for j in range(first, last):
+            x = one if values is None else values[j]
+            row = state[indices[j]]
+            for c in range(width):
+                _step(row, c, sw * s[c] * x, sw * x * x, is_ftrl, per_eta, beta, l2, l1)
+        if learn_bias:
+            for c in range(width):
+                _step(bias[0], c, sw * s[c], sw, is_ftrl, per_eta, beta, zero, zero)
+    return total
+
+
+@njit(nogil=True, cache=True)
+def log_loss(score: F32, y: NDArray[np.int32], weight: F32) -> Scalar:
+    """Sum of weighted log-losses of scores (n_rows, width) against class codes."""
+    total: Scalar = 0.0
+    for i in range(score.shape[0]):
+        loss = softmax_loss(score[i].copy(), y[i])
+        total += loss * (weight[i] if weight.size > 0 else np.float32(1))
+    return total

@@ -1,0 +1,196 @@
+"""Logistic regression over a slice of CSR rows: pulled rows in, loss and push out.
+
+Owns the way into the compiled loops: checks nothing, converts hyper-parameters, and gives numba
+one type for each array so that it compiles few variants. Labels, ids and validation are the
+estimator's; merging of pushes is the server's.
+
+The objective of the whole project is stated here once, with scikit-learn's `SGDClassifier`'s
+names: minimise over w and the unpenalised intercept b ::
+
+    (1 / N) sum_i s_i loss_i(w, b) + alpha ((1 - l1_ratio) / 2 ||w||^2 + l1_ratio ||w||_1)
+
+T is the number of samples (weights not counted) that the whole run has seen; a penalty of
+``alpha T`` beside T losses is the same objective, which is the form the updates use.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.kernels import _binary, _softmax, _state
+
+F32 = NDArray[np.float32]
+
+STATE_FIELDS = _state.N_FIELDS
+_EMPTY = np.empty(0, np.float32)
+
+
+class Rule(NamedTuple):
+    """How a gradient becomes a step; the same numbers as the table's updater.
+
+    With n the sum of squared gradients of a coordinate, a step is ``eta / (beta + sqrt(n))``.
+    """
+
+    ftrl: bool
+    """True for FTRL-proximal, False for AdaGrad."""
+    eta: float
+    beta: float
+    alpha2: float = 0.0
+    """alpha x (1 - l1_ratio)."""
+    alpha1: float = 0.0
+    """alpha x l1_ratio."""
+
+    def unpenalised(self) -> Rule:
+        """Return the rule of the intercept's table."""
+        return self._replace(alpha2=0.0, alpha1=0.0)
+
+
+class Rows(NamedTuple):
+    """CSR rows with labels; `indices` are positions in the pulled rows, not feature ids."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    values: F32 | None
+    """None: all ones."""
+    y: F32 | NDArray[np.int32]
+    """0 or 1 as float32 for one weight a key; class codes as int32 for one a class."""
+    weight: F32 | None
+    """One factor a row (sample weight x class weight); None: all ones."""
+
+
+def begin(rule: Rule, pulled: F32, T_end: float, out: F32) -> None:
+    """Turn pulled rows into working state.
+
+    Parameters
+    ----------
+    rule
+        ``rule.unpenalised()`` for the intercept's table.
+    pulled
+        Payload of a pull, shape (m, n_pull, width).
+    T_end
+        Samples that the run will have seen at the end of this clock; the same in `train`, `end`.
+    out
+        Working state, shape (m, `STATE_FIELDS`, width), overwritten.
+    """
+    eta, beta, l2, l1 = _numbers(rule, T_end)
+    _state.begin(_frozen(pulled), rule.ftrl, eta, beta, l2, l1, out)
+
+
+def train(
+    rule: Rule,
+    rows: Rows,
+    start: int,
+    stop: int,
+    state: F32,
+    bias: F32,
+    T_end: float,
+    *,
+    fit_intercept: bool = True,
+) -> float:
+    """Take one local pass over rows [start, stop).
+
+    Parameters
+    ----------
+    state
+        Working state of the keys, shape (m, `STATE_FIELDS`, width), updated in place. Width 1
+        is binary logistic regression, more is softmax over that many classes.
+    bias
+        Working state of the intercept, shape (1, `STATE_FIELDS`, width), updated in place.
+    T_end
+        As in `begin`.
+
+    Returns
+    -------
+    float
+        Sum over the rows of weight x log-loss, each row's before its own update.
+
+    References
+    ----------
+    McMahan et al. (2013), "Ad Click Prediction: a View from the Trenches", algorithm 1.
+    Duchi, Hazan and Singer (2011), "Adaptive Subgradient Methods".
+    """
+    eta, beta, l2, l1 = _numbers(rule, T_end)
+    loop = _binary.train if state.shape[2] == 1 else _softmax.train
+    indptr, indices, values, y, weight = _frozen_rows(rows)
+    return float(
+        loop(
+            *(indptr, indices, values, y, weight, start, stop, state, bias),
+            *(fit_intercept, rule.ftrl, eta, beta, l2, l1),
+        )
+    )
+
+
+def end(rule: Rule, pulled: F32, state: F32, T_end: float, out: F32) -> None:
+    """Turn working state into the payload of a push.
+
+    Parameters
+    ----------
+    pulled
+        What `begin` was given.
+    out
+        Push, shape (m, n_push, width), overwritten. Fields: change of the value (before the
+        L1 threshold), change of n, response; with n_push = 5 also value and Lam as pulled.
+    """
+    eta, beta, l2, _ = _numbers(rule, T_end)
+    _state.end(_frozen(pulled), _frozen(state), rule.ftrl, eta, beta, l2, out)
+
+
+def decision(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    values: F32 | None,
+    w: F32,
+    intercept: F32,
+) -> F32:
+    """Return margins, shape (n_rows, width), for weights (m, width) and intercept (width,)."""
+    out = np.empty((len(indptr) - 1, w.shape[1]), np.float32)
+    vals = None if values is None else _frozen(values)
+    _binary.scores(_frozen(indptr), _frozen(indices), vals, _frozen(w), _frozen(intercept), out)
+    return out
+
+
+def log_loss(scores: F32, y: F32 | NDArray[np.int32], weight: F32 | None = None) -> float:
+    """Return the sum of weight x log-loss of `scores` (n_rows, width) against labels."""
+    loop = _binary.log_loss if scores.shape[1] == 1 else _softmax.log_loss
+    return float(loop(_frozen(scores), _frozen(y), _frozen(_EMPTY if weight is None else weight)))
+
+
+def warm_up(width: int, *, has_values: bool) -> None:
+    """Compile, or load from numba's cache, everything that a fit of this kind calls."""
+    rule = Rule(ftrl=True, eta=0.1, beta=1.0)
+    pulled = np.zeros((1, 2, width), np.float32)
+    state, bias = np.zeros((2, 1, STATE_FIELDS, width), np.float32)
+    y: NDArray[Any] = np.zeros(1, np.float32 if width == 1 else np.int32)
+    x = np.ones(1, np.float32) if has_values else None
+    rows = Rows(np.array([0, 1]), np.zeros(1, np.uint32), x, y, None)
+    begin(rule, pulled, 0.0, state)
+    train(rule, rows, 0, 1, state, bias, 0.0)
+    end(rule, pulled, state, 0.0, np.empty((1, 3, width), np.float32))
+    log_loss(decision(*rows[:3], state[:, 2], bias[0, 2]), y)
+
+
+def _numbers(rule: Rule, T: float) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Return eta, beta and the two penalties of T samples, as the loops take them.
+
+    AdaGrad's penalty is applied by the shard, once a clock, so its loops see none.
+    """
+    f = np.float32
+    if not rule.ftrl:
+        return f(rule.eta), f(rule.beta), f(0), f(0)
+    return f(rule.eta), f(rule.beta), f(rule.alpha2 * T), f(rule.alpha1 * T)
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a read-only view: numba compiles for it once, whether or not the owner may write."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _frozen_rows(rows: Rows) -> tuple[Any, ...]:
+    values = None if rows.values is None else _frozen(rows.values)
+    weight = _frozen(_EMPTY if rows.weight is None else rows.weight)
+    return _frozen(rows.indptr), _frozen(rows.indices), values, _frozen(rows.y), weight

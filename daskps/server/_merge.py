@@ -1,0 +1,209 @@
+"""Compiled loops of the updaters: how pushes of concurrent partitions become one change.
+
+Every loop is element-wise over (row, value), so results do not depend on how rows are grouped
+into slots, shards or calls; therefore no fastmath here. docs/explanation/merging.md derives the
+formulas. Shapes: rows (m, fields, width), acc (m, 3, width), push (k, 3 or 5, width); `idx`
+(k,) gives the rows of a push and may be empty with `everything` True.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+Scalar = Any  # float32 in compiled code
+Index = NDArray[Any]
+
+
+@njit(inline="always")
+def stiffness(lam: Scalar) -> Scalar:
+    """Gradient-like over actual displacement of a pass whose response is `lam`."""
+    return np.float32(1) + lam
+
+
+@njit(inline="always")
+def proximal(v: Scalar, weight: Scalar, l2: Scalar, l1: Scalar) -> Scalar:
+    """Minimise ``weight/2 (w - v)^2 + l2/2 w^2 + l1 |w|`` over w."""
+    return np.copysign(np.maximum(abs(v) * weight - l1, np.float32(0)), v) / (weight + l2)
+
+
+@njit(inline="always")
+def joint(
+    now: Scalar,
+    Lam_now: Scalar,
+    base: Scalar,
+    Lam_base: Scalar,
+    du: Scalar,
+    lam: Scalar,
+) -> Scalar:
+    """Value after one more pass from `base`, when others have moved it to `now` meanwhile."""
+    others = Lam_now - Lam_base
+    change = stiffness(others) * (now - base) + stiffness(lam) * du
+    return base + change / stiffness(others + lam)
+
+
+@njit(nogil=True, cache=True)
+def gather(rows: F32, idx: Index, everything: bool, out: F32) -> None:
+    """Copy the first ``out.shape[1]`` fields of rows `idx`."""
+    for k in range(out.shape[0]):
+        i = k if everything else idx[k]
+        for f in range(out.shape[1]):
+            for c in range(out.shape[2]):
+                out[k, f, c] = rows[i, f, c]
+
+
+@njit(nogil=True, cache=True)
+def fold(acc: F32, idx: Index, everything: bool, push: F32, value: int, lam: int) -> None:
+    """Add a push to the accumulator of a clock; `value`, `lam` are the positions of du, lam."""
+    for k in range(push.shape[0]):
+        i = k if everything else idx[k]
+        for f in range(acc.shape[1]):
+            for c in range(acc.shape[2]):
+                x = push[k, f, c]
+                acc[i, f, c] += x * stiffness(push[k, lam, c]) if f == value else x
+
+
+@njit(nogil=True, cache=True)
+def commit_sgd(rows: F32, acc: F32) -> None:
+    """Merge a clock of local SGD; acc holds G, Lam."""
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[2]):
+            rows[i, 0, c] += acc[i, 0, c] / stiffness(acc[i, 1, c])
+
+
+@njit(nogil=True, cache=True)
+def apply_sgd(rows: F32, idx: Index, everything: bool, push: F32) -> None:
+    """Merge one push of local SGD on arrival."""
+    for k in range(push.shape[0]):
+        i = k if everything else idx[k]
+        for c in range(push.shape[2]):
+            lam, base, Lam = push[k, 1, c], push[k, 2, c], push[k, 3, c]
+            rows[i, 0, c] = joint(rows[i, 0, c], rows[i, 1, c], base, Lam, push[k, 0, c], lam)
+            rows[i, 1, c] += lam
+
+
+@njit(nogil=True, cache=True)
+def commit_adagrad(
+    rows: F32, acc: F32, eta: Scalar, beta: Scalar, l2: Scalar, l1: np.float32
+) -> None:
+    """Merge a clock of local AdaGrad and its penalty `l2`, `l1` (alpha x samples)."""
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[2]):
+            rows[i, 1, c] += acc[i, 1, c]
+            weight = stiffness(acc[i, 2, c])
+            step = eta / (beta + np.sqrt(rows[i, 1, c]))
+            v = rows[i, 0, c] + acc[i, 0, c] / weight
+            rows[i, 0, c] = proximal(v, weight, l2 * step, l1 * step)
+
+
+@njit(nogil=True, cache=True)
+def flush_adagrad(
+    rows: F32,
+    idx: Index,
+    everything: bool,
+    eta: Scalar,
+    beta: Scalar,
+    alpha2: Scalar,
+    alpha1: Scalar,
+    T: Scalar,
+    out: F32,
+) -> None:
+    """Fill out[:, 0] with the weights after the penalty of the samples since they changed."""
+    for k in range(out.shape[0]):
+        i = k if everything else idx[k]
+        for c in range(out.shape[2]):
+            since = max(T - rows[i, 3, c], 0.0)
+            step = eta / (beta + np.sqrt(rows[i, 1, c]))
+            l2, l1 = np.float32(alpha2 * since) * step, np.float32(alpha1 * since) * step
+            out[k, 0, c] = proximal(rows[i, 0, c], np.float32(1), l2, l1)
+
+
+@njit(nogil=True, cache=True)
+def apply_adagrad(
+    rows: F32,
+    idx: Index,
+    everything: bool,
+    push: F32,
+    eta: Scalar,
+    beta: Scalar,
+    alpha2: Scalar,
+    alpha1: Scalar,
+    T: Scalar,
+    R: Scalar,
+) -> None:
+    """Merge one push on arrival; rows hold w, n, Lam and t, the samples seen when w changed."""
+    own2, own1 = np.float32(alpha2 * R), np.float32(alpha1 * R)
+    for k in range(push.shape[0]):
+        i = k if everything else idx[k]
+        for c in range(push.shape[2]):
+            since = max(T - rows[i, 3, c], 0.0)
+            step = eta / (beta + np.sqrt(rows[i, 1, c]))
+            l2, l1 = np.float32(alpha2 * since) * step, np.float32(alpha1 * since) * step
+            now = proximal(rows[i, 0, c], np.float32(1), l2, l1)
+            lam, base, Lam = push[k, 2, c], push[k, 3, c], push[k, 4, c]
+            v = joint(now, rows[i, 2, c], base, Lam, push[k, 0, c], lam)
+            weight = stiffness(rows[i, 2, c] - Lam + lam)
+            rows[i, 1, c] += push[k, 1, c]
+            step = eta / (beta + np.sqrt(rows[i, 1, c]))
+            rows[i, 0, c] = proximal(v, weight, own2 * step, own1 * step)
+            rows[i, 2, c] += lam
+            rows[i, 3, c] = np.float32(T + R)
+
+
+@njit(nogil=True, cache=True)
+def commit_ftrl(rows: F32, acc: F32, eta: Scalar, beta: Scalar, l2: Scalar) -> None:
+    """Merge a clock of local FTRL; `l2` is alpha2 x samples at the end of the clock."""
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[2]):
+            n = rows[i, 1, c]
+            u = -rows[i, 0, c] / ((beta + np.sqrt(n)) / eta + l2)
+            u += acc[i, 0, c] / stiffness(acc[i, 2, c])
+            n += acc[i, 1, c]
+            rows[i, 0, c] = -u * ((beta + np.sqrt(n)) / eta + l2)
+            rows[i, 1, c] = n
+
+
+@njit(nogil=True, cache=True)
+def apply_ftrl(
+    rows: F32,
+    idx: Index,
+    everything: bool,
+    push: F32,
+    eta: Scalar,
+    beta: Scalar,
+    l2: Scalar,
+) -> None:
+    """Merge one push of local FTRL on arrival; rows hold z, n, Lam."""
+    for k in range(push.shape[0]):
+        i = k if everything else idx[k]
+        for c in range(push.shape[2]):
+            n = rows[i, 1, c]
+            now = -rows[i, 0, c] / ((beta + np.sqrt(n)) / eta + l2)
+            lam, base, Lam = push[k, 2, c], push[k, 3, c], push[k, 4, c]
+            u = joint(now, rows[i, 2, c], base, Lam, push[k, 0, c], lam)
+            n += push[k, 1, c]
+            rows[i, 0, c] = -u * ((beta + np.sqrt(n)) / eta + l2)
+            rows[i, 1, c] = n
+            rows[i, 2, c] += lam
+
+
+@njit(nogil=True, cache=True)
+def ftrl_values(rows: F32, eta: Scalar, beta: Scalar, l2: Scalar, l1: Scalar, out: F32) -> None:
+    """Fill `out` (m, width) with the weights that the dual stands for."""
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[2]):
+            D = (beta + np.sqrt(rows[i, 1, c])) / eta + l2
+            u = -rows[i, 0, c] / D
+            out[i, c] = np.copysign(np.maximum(abs(u) - l1 / D, np.float32(0)), u)
+
+
+@njit(nogil=True, cache=True)
+def ftrl_duals(values: F32, eta: Scalar, beta: Scalar, rows: F32) -> None:
+    """Set fresh rows so that their weights, before any sample, are `values` (m, width)."""
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[2]):
+            rows[i, 0, c] = -values[i, c] * (beta / eta)

@@ -1,0 +1,300 @@
+"""The rules a shard applies to pushes: add, SGD, AdaGrad, FTRL.
+
+An updater is a frozen value (it stands in manifests and travels to workers) with functions over
+arrays; the state is in the rows it is given. Three moments: `pull` copies rows out, `fold` and
+`commit` merge the pushes of a clock at a barrier (BSP), `apply` merges one push on arrival (SSP,
+ASP). How concurrent pushes merge is explained in docs/explanation/merging.md; the objective and
+the meaning of T are in `daskps.kernels.linear`. Owns no slots, ids or messages.
+
+Arrays are C-contiguous, (rows, fields, width): `width` values a row, `fields` numbers a value.
+"""
+
+# What each method does is said once, in the protocol.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.server import _merge
+
+Array = NDArray[Any]
+Index = NDArray[Any] | None
+
+_EVERYTHING = np.empty(0, np.int64)
+_EVERYTHING.flags.writeable = False
+
+
+class Updater(Protocol):
+    """What a shard needs of a rule; `idx` are sorted unique row positions, None means all."""
+
+    @property
+    def n_fields(self) -> int:
+        """Numbers a shard stores for each value."""
+
+    @property
+    def n_pull(self) -> int:
+        """Numbers a pull carries for each value."""
+
+    @property
+    def n_push(self) -> int:
+        """Numbers a push carries for each value."""
+
+    @property
+    def n_acc(self) -> int:
+        """Numbers gathered for each value until a barrier."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of rows, pulls and pushes."""
+
+    def init(self, rows: Array, values: Array) -> None:
+        """Set fresh `rows` (m, n_fields, width) to hold `values` (m, width)."""
+
+    def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
+        """Copy what a worker needs of rows `idx` into `out` (k, n_pull, width)."""
+
+    def fold(self, acc: Array, idx: Index, push: Array) -> None:
+        """Add one partition's push (k, n_push, width) to `acc` (m, n_acc, width)."""
+
+    def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
+        """Merge a clock: T samples were seen before it, R in it, by all partitions."""
+
+    def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
+        """Merge one push on arrival: T samples were seen before it, R are its own."""
+
+    def values(self, rows: Array, T: float) -> Array:
+        """Return the parameters, (m, width), after T samples."""
+
+
+class Add(msgspec.Struct, frozen=True, tag=True):
+    """Plain sum of deltas, for counts and statistics; exact for integers in any order.
+
+    Fields of a row: the value.
+    """
+
+    dtype_name: str = "float32"
+
+    @property
+    def n_fields(self) -> int:
+        return 1
+
+    @property
+    def n_pull(self) -> int:
+        return 1
+
+    @property
+    def n_push(self) -> int:
+        return 1
+
+    @property
+    def n_acc(self) -> int:
+        return 1
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.dtype_name)
+
+    def init(self, rows: Array, values: Array) -> None:
+        rows[:, 0] = values
+
+    def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
+        out[:] = rows if idx is None else rows[idx]
+
+    def fold(self, acc: Array, idx: Index, push: Array) -> None:
+        acc[slice(None) if idx is None else idx] += push
+
+    def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
+        rows += acc
+
+    def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
+        rows[slice(None) if idx is None else idx] += push
+
+    def values(self, rows: Array, T: float) -> Array:
+        return rows[:, 0].copy()
+
+
+class _Local(msgspec.Struct, frozen=True):
+    """What the rules for local steps share: float32 rows that begin with value and n."""
+
+    discount: bool = False
+    """True for SSP and ASP: rows also hold Lam, the sum of responses; pushes repeat the pulled."""
+
+    @property
+    def n_pull(self) -> int:
+        return 3 if self.discount else 2
+
+    @property
+    def n_push(self) -> int:
+        return 5 if self.discount else 3
+
+    @property
+    def n_acc(self) -> int:
+        return 3
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float32)
+
+    def fold(self, acc: Array, idx: Index, push: Array) -> None:
+        """Add one partition's push to the clock's accumulator."""
+        _merge.fold(acc, *_rows_of(idx), _frozen(push), 0, self.n_acc - 1)
+
+
+class SGD(_Local, frozen=True, tag=True):
+    """Local steps of plain SGD, with whatever step size and penalty the worker likes.
+
+    Fields of a row: w, with `discount` also Lam. Push: dw, lam, with `discount` also w and Lam
+    as pulled; lam is the sum of step x curvature over the slice, 0 where deltas should just add.
+    """
+
+    @property
+    def n_fields(self) -> int:
+        return 2 if self.discount else 1
+
+    @property
+    def n_pull(self) -> int:
+        return self.n_fields
+
+    @property
+    def n_push(self) -> int:
+        return 4 if self.discount else 2
+
+    @property
+    def n_acc(self) -> int:
+        return 2
+
+    def init(self, rows: Array, values: Array) -> None:
+        rows[:, 0] = values
+        rows[:, 1:] = 0
+
+    def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
+        _merge.gather(_frozen(rows), *_rows_of(idx), out)
+
+    def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
+        _merge.commit_sgd(rows, _frozen(acc))
+
+    def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
+        _merge.apply_sgd(rows, *_rows_of(idx), _frozen(push))
+
+    def values(self, rows: Array, T: float) -> Array:
+        return rows[:, 0].copy()
+
+
+class AdaGrad(_Local, frozen=True, tag=True):
+    """Steps ``eta / (beta + sqrt(n))``; the shard applies the penalty.
+
+    Fields of a row: w, n; with `discount` also Lam and t, the samples seen when w last changed,
+    because rows that nobody touches shrink too and are brought up to date when read.
+    Pull: w, n[, Lam]. Push: dw, dn, lam[, w and Lam as pulled].
+
+    References
+    ----------
+    Duchi, Hazan and Singer (2011), "Adaptive Subgradient Methods for Online Learning and
+    Stochastic Optimization".
+    """
+
+    eta: float = 0.1
+    beta: float = 1.0
+    alpha: float = 0.0
+    l1_ratio: float = 0.0
+
+    @property
+    def n_fields(self) -> int:
+        return 4 if self.discount else 2
+
+    def init(self, rows: Array, values: Array) -> None:
+        rows[:, 0] = values
+        rows[:, 1:] = 0
+
+    def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
+        _merge.gather(_frozen(rows), *_rows_of(idx), out)
+        if self.discount:
+            _merge.flush_adagrad(_frozen(rows), *_rows_of(idx), *_rates(self), T, out)
+
+    def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
+        eta, beta, alpha2, alpha1 = _rates(self)
+        l2, l1 = np.float32(alpha2 * R), np.float32(alpha1 * R)
+        _merge.commit_adagrad(rows, _frozen(acc), eta, beta, l2, l1)
+
+    def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
+        _merge.apply_adagrad(rows, *_rows_of(idx), _frozen(push), *_rates(self), T, R)
+
+    def values(self, rows: Array, T: float) -> Array:
+        out = np.empty((rows.shape[0], 1, rows.shape[2]), np.float32)
+        if self.discount:
+            _merge.flush_adagrad(_frozen(rows), _EVERYTHING, True, *_rates(self), T, out)
+        else:
+            out[:] = rows[:, :1]
+        return out[:, 0]
+
+
+class FTRL(_Local, frozen=True, tag=True):
+    """FTRL-proximal whose penalty grows with the samples seen: ``alpha T`` beside T losses.
+
+    Fields of a row: z, n[, Lam]; the weight is ``-z / ((beta + sqrt(n)) / eta + alpha2 T)``,
+    thresholded for L1, so rows that nobody touches shrink by themselves. Merging happens in the
+    value before the threshold. Pull: z, n[, Lam]. Push: du, dn, lam[, u and Lam as pulled].
+
+    References
+    ----------
+    McMahan et al. (2013), "Ad Click Prediction: a View from the Trenches".
+    """
+
+    eta: float = 0.1
+    beta: float = 1.0
+    alpha: float = 0.0
+    l1_ratio: float = 0.0
+
+    @property
+    def n_fields(self) -> int:
+        return 3 if self.discount else 2
+
+    def init(self, rows: Array, values: Array) -> None:
+        rows[:] = 0
+        eta, beta, _, _ = _rates(self)
+        _merge.ftrl_duals(_frozen(values), eta, beta, rows)
+
+    def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
+        _merge.gather(_frozen(rows), *_rows_of(idx), out)
+
+    def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
+        eta, beta, alpha2, _ = _rates(self)
+        _merge.commit_ftrl(rows, _frozen(acc), eta, beta, np.float32(alpha2 * (T + R)))
+
+    def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
+        eta, beta, alpha2, _ = _rates(self)
+        l2 = np.float32(alpha2 * (T + R))
+        _merge.apply_ftrl(rows, *_rows_of(idx), _frozen(push), eta, beta, l2)
+
+    def values(self, rows: Array, T: float) -> Array:
+        eta, beta, alpha2, alpha1 = _rates(self)
+        out = np.empty((rows.shape[0], rows.shape[2]), np.float32)
+        l2, l1 = np.float32(alpha2 * T), np.float32(alpha1 * T)
+        _merge.ftrl_values(_frozen(rows), eta, beta, l2, l1, out)
+        return out
+
+
+AnyUpdater = Add | SGD | AdaGrad | FTRL
+
+
+def _rates(updater: AdaGrad | FTRL) -> tuple[Any, ...]:
+    """Return eta, beta, alpha2, alpha1."""
+    alpha2 = updater.alpha * (1 - updater.l1_ratio)
+    alpha1 = updater.alpha * updater.l1_ratio
+    return np.float32(updater.eta), np.float32(updater.beta), alpha2, alpha1
+
+
+def _rows_of(idx: Index) -> tuple[Array, bool]:
+    return (_EVERYTHING, True) if idx is None else (_frozen(idx), False)
+
+
+def _frozen(array: Array) -> Array:
+    """Return a read-only view: numba compiles for it once, whether or not the owner may write."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
