@@ -1,0 +1,227 @@
+"""Checkpoints: one consistent cut of a run, as a Zarr group that exists once it is published.
+
+A cut is a group ``cut-<clock>`` inside the checkpoint's group. Slots are chunks with a crc32c
+each, written by the shards' workers; the manifest is an attribute that the driver writes last, and
+a group without it is not a checkpoint. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from daskps.errors import CheckpointError
+from daskps.run.ledger import Ledger
+from daskps.server.shard import Frozen, ServerSpec
+
+VERSION = 1
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known about a cut before any chunk is read."""
+
+    format: str = "checkpoint"
+    version: int = VERSION
+    model: str
+    """Describes the model's settings; a resumed run must have the same."""
+    server: ServerSpec
+    clocks_per_pass: int
+    clocks: list[int]
+    """Finished clocks, which are also the applied push ids, of each partition."""
+    samples: list[float]
+    """Samples seen by each slot."""
+    rows: dict[str, list[int]]
+    """Rows in each slot of each table."""
+    partition_rows: list[int]
+    """Rows of each partition of the training data: the fingerprint that `resume` checks."""
+    ledger: dict[str, Any]
+
+
+def _open(store: Any, mode: Any = "r") -> zarr.Group:
+    try:
+        return zarr.open_group(store, mode=mode, zarr_format=3)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"checkpoint store {store!r} cannot be opened: {error}. Give a folder or URL that "
+            "every worker can write to."
+        ) from error
+
+
+def create(
+    store: str, cut: str, spec: ServerSpec, rows: Mapping[str, Mapping[int, int]]
+) -> dict[str, list[int]]:
+    """Make the empty arrays of a cut; return the rows in each slot of each table."""
+    group = _open(store, "a").create_group(cut, overwrite=True)
+    sizes = {t.name: [rows[t.name][s] for s in range(spec.n_slots)] for t in spec.tables}
+    for t in spec.tables:
+        longest = max(1, *sizes[t.name])
+        shape = (spec.n_slots, longest, t.updater.n_fields, t.width)
+        names = ("slot", f"row_{t.name}", f"field_{t.name}", f"value_{t.name}")
+        _array(group, t.name, shape, t.updater.dtype, names)
+        if t.keys == "hash":
+            _array(group, f"{t.name}_key", shape[:2], np.dtype(np.uint64), names[:2])
+    return sizes
+
+
+def _array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], dims: Iterable[str]
+) -> None:
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=(1, *shape[1:]),
+        dtype=dtype,
+        dimension_names=list(dims),
+        fill_value=_missing(dtype),
+        compressors=[Crc32cCodec()],  # parameters do not compress; the checksum does matter
+        # slots are written whole, also when they are all zeros: a missing chunk is an error
+        config={"write_empty_chunks": True},
+    )
+
+
+def _missing(dtype: np.dtype[Any]) -> Any:
+    """Return the fill value: what no row can hold, so that a missing chunk shows itself."""
+    if dtype.kind == "f":
+        return np.nan
+    return np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max
+
+
+def write_slots(store: str, cut: str, tables: Frozen) -> None:
+    """Write the given slots of every table; runs on the worker that holds them."""
+    group = zarr.open_group(store, path=cut, mode="r+")
+    for name, slots in tables.items():
+        array = group[name]
+        assert isinstance(array, zarr.Array), name
+        for slot, (keys, rows) in slots.items():
+            array[slot] = _padded(rows, array.shape[1])
+            if keys is not None:
+                key_array = group[f"{name}_key"]
+                assert isinstance(key_array, zarr.Array), name
+                key_array[slot] = _padded(keys, array.shape[1])
+
+
+def _padded(rows: Any, n: int) -> Any:
+    if len(rows) == n:
+        return rows
+    out = np.zeros((n, *rows.shape[1:]), rows.dtype)
+    out[: len(rows)] = rows
+    return out
+
+
+def publish(store: str, cut: str, manifest: Manifest) -> None:
+    """Make the cut exist."""
+    zarr.open_group(store, path=cut, mode="r+").attrs["daskps"] = msgspec.to_builtins(manifest)
+
+
+def discard(store: str, cuts: Iterable[str]) -> None:
+    """Delete cuts, published or not; what cannot be deleted stays."""
+    for cut in cuts:
+        with contextlib.suppress(OSError, KeyError):
+            group = _open(store, "r+")
+            if cut in group:
+                # the manifest first: a half-deleted cut must not open
+                zarr.open_group(store, path=cut, mode="r+").attrs.clear()
+                del group[cut]
+
+
+def published(store: str) -> list[str]:
+    """Return the names of complete cuts, newest first; empty when there is no such store."""
+    try:
+        group = zarr.open_group(store, mode="r", zarr_format=3)
+    except (OSError, KeyError, ValueError):
+        return []
+    names = [n for n, g in group.groups() if n.startswith("cut-") and "daskps" in g.attrs]
+    return sorted(names, reverse=True)
+
+
+def read_manifest(store: str, cut: str) -> Manifest:
+    """Return the checked manifest of a cut.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, malformed, or of a newer version.
+    """
+    where = f"cut {cut!r} of checkpoint {store!r}"
+    try:
+        raw = zarr.open_group(store, path=cut, mode="r").attrs["daskps"]
+        version = raw.get("version") if isinstance(raw, dict) else None
+        if version != VERSION:
+            raise CheckpointError(
+                f"{where} has version {version!r}; this daskps reads version {VERSION}. Use the "
+                "daskps that wrote it, or start without resume=True."
+            )
+        return msgspec.convert(raw, Manifest)
+    except (OSError, KeyError, ValueError, msgspec.ValidationError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{where} has no readable manifest ({error}); delete that cut to use the one before."
+        ) from error
+
+
+def read_slots(store: str, cut: str, manifest: Manifest, slots: Iterable[int]) -> Frozen:
+    """Return keys and rows of the given slots of every table.
+
+    Raises
+    ------
+    CheckpointError
+        If a chunk is missing, or fails its checksum.
+    """
+    group = zarr.open_group(store, path=cut, mode="r")
+    tables: Frozen = {}
+    wanted = list(slots)
+    for name, sizes in manifest.rows.items():
+        hashed = f"{name}_key" in group
+        tables[name] = {
+            s: (
+                _chunk(group, f"{name}_key", s, sizes[s], store, cut) if hashed else None,
+                _chunk(group, name, s, sizes[s], store, cut),
+            )
+            for s in wanted
+        }
+    return tables
+
+
+def _chunk(group: zarr.Group, name: str, slot: int, n: int, store: str, cut: str) -> Any:
+    array = group[name]
+    assert isinstance(array, zarr.Array), name
+    try:
+        chunk = np.asarray(array[slot])
+    except Exception as error:  # codecs raise many kinds for damaged bytes
+        raise _unreadable(name, slot, store, cut, str(error)) from error
+    if chunk.size and np.array_equal(chunk.flat[:1], [array.fill_value], equal_nan=True):
+        raise _unreadable(name, slot, store, cut, "its chunk is missing")
+    return np.ascontiguousarray(chunk[:n])
+
+
+def _unreadable(name: str, slot: int, store: str, cut: str, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"slot {slot} of table {name!r} in cut {cut!r} of checkpoint {store!r} cannot be read: "
+        f"{why}. The cut before is used where there is one."
+    )
+
+
+def ledger_to_builtins(ledger: Ledger) -> dict[str, Any]:
+    """Return the ledger as plain data, for a manifest."""
+    return {
+        "parts": [[c, p, m] for c, e in ledger.parts.items() for p, m in e.items()],
+        "evaluations": list(ledger.evaluations.items()),
+        "recoveries": [list(r) for r in ledger.recoveries],
+    }
+
+
+def ledger_from_builtins(raw: Mapping[str, Any], clocks_per_pass: int) -> Ledger:
+    """Return the ledger of a manifest."""
+    ledger = Ledger(clocks_per_pass)
+    for clock, partition, metrics in raw["parts"]:
+        ledger.parts.setdefault(clock, {})[partition] = dict(metrics)
+    ledger.evaluations = {int(c): float(x) for c, x in raw["evaluations"]}
+    ledger.recoveries = [(int(c), float(s)) for c, s in raw["recoveries"]]
+    return ledger

@@ -1,0 +1,339 @@
+"""The state machine of a run: events in, actions out.
+
+Owns which (partition, clock) may start, when a cut is taken, what follows a loss and when training
+ends. It has no clock, thread, socket or sleep of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from daskps.errors import NonFinitePush, RunFailed, RunTimeout
+from daskps.run import events as ev
+from daskps.run.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the coordinator is to do; fixed for a run."""
+
+    n_partitions: int
+    n_shards: int
+    n_clocks: int
+    """Clocks that every partition finishes unless training stops early."""
+    clocks_per_pass: int = 1
+    staleness: float = 0
+    """0 is BSP, `math.inf` is ASP."""
+    checkpoint_clocks: int | None = None
+    checkpoint_seconds: float | None = None
+    evaluate: bool = False
+    """Evaluate the held-out dataset after each pass."""
+    tol: float | None = None
+    """Stop when the loss of a pass is not better than the best by this much ..."""
+    n_iter_no_change: int = 2
+    """... for so many passes in a row."""
+    max_attempts: int = 3
+    """How often one (partition, clock) may fail by an error of its own."""
+    max_recoveries: int = 10
+    """Losses in a row, without a finished clock between them, that are survived."""
+    lease: float = 30.0
+    """Seconds without any progress after which running tasks get a speculative copy."""
+
+    @property
+    def keeps_cuts(self) -> bool:
+        """Whether checkpoints are taken."""
+        return self.checkpoint_clocks is not None or self.checkpoint_seconds is not None
+
+
+@dataclass(slots=True)
+class _Running:
+    partition: int
+    clock: int
+    copied: bool = False
+
+
+@dataclass(slots=True)
+class Coordinator:
+    """Turns events into actions.
+
+    Admission: (p, c) may start when p has finished c clocks and c - min_clock <= staleness.
+    """
+
+    policy: Policy
+    clocks: dict[int, int]
+    ledger: Ledger
+    now: float = 0.0
+    target: int = 0
+    running: dict[int, _Running] = field(default_factory=dict)
+    ended: str | None = None
+    _busy: str | None = None
+    """What keeps tasks from starting: ``freezing``, ``evaluating`` or ``recovering``."""
+    _want_cut: bool = False
+    _want_evaluation: bool = False
+    _writing: str | None = None
+    _last_cut: tuple[str | None, int, float] = (None, 0, 0.0)
+    _published: bool = False
+    _pass: int = 0
+    _tokens: int = 0
+    _failures: dict[tuple[int, int], int] = field(default_factory=dict)
+    _recoveries: int = 0
+    _progress: float = 0.0
+    _stop: str | None = None
+
+    @classmethod
+    def start(
+        cls, policy: Policy, clocks: ev.Clocks | None = None, ledger: Ledger | None = None
+    ) -> Coordinator:
+        """Return a coordinator at clock 0, or at the clocks of a cut that is resumed."""
+        start = dict(clocks) if clocks else dict.fromkeys(range(policy.n_partitions), 0)
+        self = cls(policy, start, ledger or Ledger(policy.clocks_per_pass), target=policy.n_clocks)
+        self._pass = self.min_clock // policy.clocks_per_pass
+        self._last_cut = (None, self.min_clock, 0.0)
+        self._published = clocks is not None
+        return self
+
+    @property
+    def min_clock(self) -> int:
+        """Clocks that every partition has finished."""
+        return min(self.clocks.values())
+
+    def handle(self, event: ev.Event) -> list[ev.Action]:
+        """Take one event and return what is to be done, in order."""
+        if self.ended is not None:
+            return []
+        match event:
+            case ev.Tick(now):
+                actions = self._tick(now)
+            case ev.TaskDone():
+                actions = self._done(event)
+            case ev.TaskFailed():
+                actions = self._failed(event)
+            case ev.WorkerLost(_, shards):
+                actions = self._lost(shards) if shards else []
+            case ev.Recovered():
+                actions = self._recovered(event)
+            case ev.RecoveryFailed(error):
+                actions = self._fail(error)
+            case ev.CutFrozen() | ev.CutPublished() | ev.CutFailed():
+                actions = self._cut_event(event)
+            case ev.Evaluated(clock, metrics):
+                actions = self._evaluated(clock, metrics["loss"])
+            case ev.EvaluationFailed():
+                self._busy, actions = None, []  # still wanted: tried again once all is quiet
+            case ev.StopRequested(reason):
+                actions = self._stop_soon(reason)
+            case ev.WorkerJoined():
+                actions = []
+        return actions if self.ended else actions + self._advance()
+
+    # -- going on ----------------------------------------------------------------------------
+
+    def _advance(self) -> list[ev.Action]:
+        """Start whatever may start now."""
+        if self._busy is not None:
+            return []
+        if self.min_clock >= self.target:
+            self._want_cut |= self._behind_cut()
+        if self._want_cut or self._want_evaluation:
+            return [] if self.running else self._quiet()
+        if self.min_clock >= self.target:
+            return [] if self.running or self._writing else self._finish()
+        return self._admit()
+
+    def _admit(self) -> list[ev.Action]:
+        low, busy = self.min_clock, {r.partition for r in self.running.values()}
+        # laggards first, so that the barrier or the staleness bound opens soonest
+        ready = sorted((c, p) for p, c in self.clocks.items() if p not in busy and c < self.target)
+        return [self._launch(p, c) for c, p in ready if c - low <= self.policy.staleness]
+
+    def _launch(self, partition: int, clock: int, copy_of: int | None = None) -> ev.Launch:
+        if not self.running:
+            self._progress = self.now
+        self._tokens += 1
+        self.running[self._tokens] = _Running(partition, clock)
+        return ev.Launch(self._tokens, partition, clock, copy_of)
+
+    def _quiet(self) -> list[ev.Action]:
+        """Nothing runs: take the cut or the evaluation that waited for it."""
+        if self._want_cut:
+            if self._writing:
+                return []
+            self._want_cut, self._busy = False, "freezing"
+            self._writing = f"cut-{self.min_clock:08d}"
+            return [ev.FreezeCut(self._writing, dict(self.clocks))]
+        self._busy = "evaluating"
+        return [ev.Evaluate(self.min_clock)]
+
+    def _finish(self) -> list[ev.Action]:
+        self.ended = self._stop or "max_iter"
+        return [ev.Finish(self.ended)]
+
+    def _fail(self, error: BaseException) -> list[ev.Action]:
+        self.ended = "failed"
+        return [ev.Fail(error)]
+
+    # -- tasks -------------------------------------------------------------------------------
+
+    def _done(self, event: ev.TaskDone) -> list[ev.Action]:
+        run = self.running.pop(event.token, None)
+        if run is None or run.clock != self.clocks[run.partition]:
+            return []  # abandoned, or the copy of a task that is done: counted by the winner
+        before = self.min_clock
+        self.clocks[run.partition] = run.clock + 1
+        self._progress = self.now
+        self.ledger.add(run.clock, run.partition, run.clock - before, event.metrics, self.now)
+        losers = [t for t, r in self.running.items() if r.partition == run.partition]
+        for token in losers:
+            del self.running[token]
+        if self.min_clock > before:
+            self._clock_over()
+        return [ev.Abandon(t) for t in losers]
+
+    def _failed(self, event: ev.TaskFailed) -> list[ev.Action]:
+        run = self.running.pop(event.token, None)
+        if run is None or event.reason != "error":
+            return []  # admitted again as soon as nothing stands against it
+        key = (run.partition, run.clock)
+        self._failures[key] = self._failures.get(key, 0) + 1
+        final = isinstance(event.error, NonFinitePush)
+        if final or self._failures[key] >= self.policy.max_attempts:
+            assert event.error is not None, event
+            return self._fail(event.error)
+        return []
+
+    def _clock_over(self) -> None:
+        """Decide what the clock that every partition has now finished brings about."""
+        self._recoveries = 0
+        every = self.policy.checkpoint_clocks
+        if every and self.min_clock - self._last_cut[1] >= every:
+            self._want_cut = True
+        if self.min_clock // self.policy.clocks_per_pass > self._pass:
+            self._pass = self.min_clock // self.policy.clocks_per_pass
+            self._want_evaluation |= self.policy.evaluate
+            if not self.policy.evaluate:
+                self._judge(self.ledger.pass_loss(self._pass - 1))
+
+    def _judge(self, loss: float) -> None:
+        if self.policy.tol is None or not self.ledger.stalled(
+            loss, self.policy.tol, self.policy.n_iter_no_change
+        ):
+            return
+        self._stop_soon("tol")
+
+    def _stop_soon(self, reason: str) -> list[ev.Action]:
+        """End at the first clock that is common to everybody."""
+        if self._stop is None:
+            ahead = max([*self.clocks.values(), *(r.clock + 1 for r in self.running.values())])
+            self._stop, self.target = reason, min(self.target, ahead)
+        return []
+
+    def _tick(self, now: float) -> list[ev.Action]:
+        self.now = now
+        if self._progress == 0.0:
+            self._progress, self._last_cut = now, (*self._last_cut[:2], now)
+        seconds = self.policy.checkpoint_seconds
+        if seconds and now - self._last_cut[2] >= seconds and self._behind_cut():
+            self._want_cut = True
+        if not self.running or now - self._progress < self.policy.lease:
+            return []
+        return self._silence()
+
+    def _silence(self) -> list[ev.Action]:
+        waiting = {t: r for t, r in self.running.items() if not r.copied}
+        if not waiting:
+            tasks = sorted({(r.partition, r.clock) for r in self.running.values()})
+            return self._fail(
+                RunTimeout(
+                    f"no task finished for {self.now - self._progress:.0f} s, with speculative "
+                    f"copies running; waited for (partition, clock) {tasks[:5]}. Look at the "
+                    "workers' logs, or raise lease= if a slice takes longer than that."
+                )
+            )
+        self._progress = self.now
+        copies: list[ev.Action] = []
+        for token, run in waiting.items():
+            run.copied = True
+            copy = self._launch(run.partition, run.clock, copy_of=token)
+            self.running[copy.token].copied = True
+            copies.append(copy)
+        return copies
+
+    # -- cuts, evaluation, losses ------------------------------------------------------------
+
+    def _behind_cut(self) -> bool:
+        return self.policy.keeps_cuts and self.min_clock > self._last_cut[1]
+
+    def _cut_event(self, event: ev.CutFrozen | ev.CutPublished | ev.CutFailed) -> list[ev.Action]:
+        if event.cut != self._writing:
+            return []
+        match event:
+            case ev.CutFrozen(cut):
+                self._busy, self._last_cut = None, (cut, self.min_clock, self.now)
+            case ev.CutPublished():
+                self._writing, self._published = None, True
+            case ev.CutFailed():
+                # training goes on: the cut before stays the one to go back to
+                self._last_cut = (event.cut, self.min_clock, self.now)
+                self._writing = None
+                self._busy = None if self._busy == "freezing" else self._busy
+        return []
+
+    def _evaluated(self, clock: int, loss: float) -> list[ev.Action]:
+        self._busy, self._want_evaluation = None, False
+        self.ledger.evaluated(clock, loss)
+        self._judge(loss)
+        return []
+
+    def _lost(self, shards: tuple[int, ...]) -> list[ev.Action]:
+        self._recoveries += 1
+        if self._recoveries > self.policy.max_recoveries:
+            return self._fail(
+                RunFailed(
+                    f"{self._recoveries} losses of shards without a finished clock between them; "
+                    f"expected at most {self.policy.max_recoveries}. Raise max_recoveries=, or "
+                    "see why workers die (memory, pre-emption)."
+                )
+            )
+        self._busy, self._writing, self._progress = "recovering", None, self.now
+        # BSP replays, so that the result stays that of the calm run; without a cut there is
+        # nothing to load a part from
+        everything = len(shards) >= self.policy.n_shards
+        rollback = self.policy.staleness == 0 or not self._published or everything
+        dropped: list[ev.Action] = []
+        if rollback:
+            dropped = [ev.Abandon(t) for t in self.running]
+            self.running.clear()
+        return [*dropped, ev.Recover(shards, rollback, dict(self.clocks))]
+
+    def _recovered(self, event: ev.Recovered) -> list[ev.Action]:
+        self._busy, self._progress = None, self.now
+        self.ledger.recovered(self.min_clock, event.seconds)
+        if dict(event.clocks) != self.clocks:
+            self.clocks = dict(event.clocks)
+            self.ledger.rewind(self.clocks)
+            self._pass = self.min_clock // self.policy.clocks_per_pass
+            self._want_cut = self._want_evaluation = False
+            self._published = event.cut is not None
+            if self._stop == "tol":
+                self._stop, self.target = None, self.policy.n_clocks
+        self._last_cut = (event.cut, min(self._last_cut[1], self.min_clock), self.now)
+        return []
+
+
+def staleness_of(consistency: str, staleness: int) -> float:
+    """Return the staleness bound of a consistency name.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or SSP has no positive bound.
+    """
+    if consistency not in ("bsp", "ssp", "asp"):
+        raise ValueError(f"consistency={consistency!r}; expected 'bsp', 'ssp' or 'asp'.")
+    if consistency == "ssp" and staleness < 1:
+        raise ValueError(
+            f"staleness={staleness!r} with consistency='ssp'; expected an integer of at least 1 "
+            "(use consistency='bsp' for none)."
+        )
+    return {"bsp": 0, "ssp": staleness, "asp": math.inf}[consistency]

@@ -1,0 +1,73 @@
+"""The loop between coordinator and engine; lives where `fit` was called."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from daskps.run import events as ev
+from daskps.run.coordinator import Coordinator
+from daskps.run.engine import Engine
+
+Listener = Callable[[ev.Event | ev.Action, Coordinator], None]
+"""Called in the driver's thread after each event and each action."""
+
+BEAT = 0.5
+"""Seconds between ticks when nothing else happens."""
+
+
+def drive(engine: Engine, coordinator: Coordinator, listeners: Sequence[Listener] = ()) -> str:
+    """Run until the coordinator ends; return why it did.
+
+    The first Ctrl-C ends training at the next common clock, the second one at once.
+
+    Raises
+    ------
+    DaskpsError
+        Or whatever else a task raised, if training could not go on.
+    """
+    with _interrupts(engine):
+        pending: list[ev.Event] = []
+        while coordinator.ended is None:
+            for event in [ev.Tick(time.monotonic()), *pending]:
+                for action in _tell(coordinator, event, listeners):
+                    if isinstance(action, ev.Fail):
+                        raise action.error
+                    engine.execute(action, coordinator.ledger)
+            if coordinator.ended is None:
+                arrived = engine.next_event(BEAT)
+                pending = [] if arrived is None else [arrived]
+    return coordinator.ended
+
+
+def _tell(
+    coordinator: Coordinator, event: ev.Event, listeners: Sequence[Listener]
+) -> list[ev.Action]:
+    actions = coordinator.handle(event)
+    for listener in listeners:
+        for told in (event, *actions):
+            listener(told, coordinator)
+    return actions
+
+
+@contextmanager
+def _interrupts(engine: Engine) -> Iterator[None]:
+    """Turn the first SIGINT into a request to stop; only the main thread may do so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        engine.post(ev.StopRequested("interrupted"))
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

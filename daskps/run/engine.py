@@ -1,0 +1,297 @@
+"""What every engine does: place shards, freeze and write cuts, recover, reduce.
+
+An engine executes the coordinator's actions and hands its events to the driver. Subclasses say how
+a shard is made, how it is called, and where tasks run.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from daskps.errors import CheckpointError, RunFailed, ShardLost, StaleLayout
+from daskps.run import checkpoint
+from daskps.run import events as ev
+from daskps.run.ledger import Ledger
+from daskps.run.plan import Plan
+from daskps.server.client import merge_values
+from daskps.server.functions import FUNCTIONS
+from daskps.server.layout import Layout, ShardRef
+from daskps.server.messages import Stats
+
+logger = logging.getLogger("daskps")
+
+KEPT = 1024
+"""Latest events that are kept for diagnosis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Where cuts go, and how many are kept."""
+
+    store: str
+    fingerprint: str
+    """Describes the model's settings, for the manifest."""
+    keep: int = 2
+
+
+class Engine(ABC):
+    """Executes actions and yields events; used from one thread, the driver's.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    n_shards
+        Shards to make.
+    partition_rows
+        Rows of each partition of the training data.
+    checkpoints
+        Where cuts go; None keeps none.
+    """
+
+    recovery_timeout = 60.0
+    """Seconds in which lost shards must stand again."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        n_shards: int,
+        partition_rows: Sequence[int],
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.plan = plan
+        self.n_shards = n_shards
+        self.partition_rows = list(partition_rows)
+        self.checkpoints = checkpoints
+        self.layout: Layout
+        self._inbox: queue.SimpleQueue[Callable[[], ev.Event | None]] = queue.SimpleQueue()
+        self._writers: dict[str, threading.Thread] = {}
+        self._used_cut: str | None = None
+
+    # -- for the driver ----------------------------------------------------------------------
+
+    def start(self, cut: str | None, clocks: ev.Clocks) -> None:
+        """Place the shards, at the state of `cut` if given."""
+        numbers = range(self.n_shards)
+        here = [ShardRef(s, 0, "", "") for s in numbers]  # addresses do not matter to ownership
+        slots = Layout.place(self.plan.server.n_slots, dict(enumerate(here)))
+        self.layout = slots
+        refs = self._make(dict.fromkeys(numbers, 0), generation=1)
+        self.layout = Layout(1, slots.owners, refs)
+        if cut is not None:
+            self._all("restore", generation=1, clocks=dict(clocks), store=self._store, cut=cut)
+            self._used_cut = cut
+
+    def next_event(self, timeout: float) -> ev.Event | None:
+        """Return the next event, or None after `timeout` seconds."""
+        try:
+            return self._inbox.get(timeout=timeout)()
+        except queue.Empty:
+            return None
+
+    def post(self, event: ev.Event) -> None:
+        """Hand an event to the driver, from any thread."""
+        self._inbox.put(lambda: event)
+
+    def execute(self, action: ev.Action, ledger: Ledger) -> None:
+        """Do what the coordinator wants; the outcome comes as an event."""
+        match action:
+            case ev.Launch():
+                self._launch(action)
+            case ev.Abandon(token):
+                self._abandon(token)
+            case ev.FreezeCut(cut, clocks):
+                self._freeze(cut, clocks, checkpoint.ledger_to_builtins(ledger))
+            case ev.Evaluate(clock):
+                self._evaluate(clock)
+            case ev.Recover():
+                self._recover(action)
+            case ev.Finish() | ev.Fail():
+                pass
+
+    def values(self, table: str) -> tuple[NDArray[Any] | None, NDArray[Any]]:
+        """Return keys (of hash tables) and parameters of `table`."""
+        parts = self._all("values", table=table)
+        return merge_values(self.layout, self.plan.server, table, parts)
+
+    def reduce(self, function: str, **params: Any) -> float:
+        """Run a server function on every shard and merge the parts in slot order."""
+        answers = self._all("apply", function=function, params=params)
+        parts = {slot: x for a in answers.values() for slot, x in a.items()}
+        return FUNCTIONS[function].merge([parts[s] for s in sorted(parts)])
+
+    def stats(self) -> dict[int, Stats]:
+        """Return what each shard holds and has done."""
+        return self._all("stats")
+
+    def close(self) -> None:
+        """Leave nothing behind: no shard, task, thread or cut that is half-written."""
+        for writer in list(self._writers.values()):
+            writer.join(timeout=self.recovery_timeout)
+        self._close()
+
+    # -- for subclasses ----------------------------------------------------------------------
+
+    @abstractmethod
+    def _make(self, incarnations: Mapping[int, int], generation: int) -> dict[int, ShardRef]:
+        """Make new incarnations of shards, with initial values, and wait for them."""
+
+    @abstractmethod
+    def _call(
+        self, calls: Sequence[tuple[ShardRef, str, Mapping[str, Any]]], timeout: float
+    ) -> list[Any]:
+        """Call operations of shards at once; answers or exceptions, in order."""
+
+    @abstractmethod
+    def _launch(self, action: ev.Launch) -> None: ...
+
+    @abstractmethod
+    def _abandon(self, token: int) -> None: ...
+
+    @abstractmethod
+    def _evaluate(self, clock: int) -> None: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    # -- shared ------------------------------------------------------------------------------
+
+    @property
+    def _store(self) -> str | None:
+        return None if self.checkpoints is None else self.checkpoints.store
+
+    def _all(self, operation: str, **kwargs: Any) -> dict[int, Any]:
+        refs = self.layout.refs
+        calls = [(ref, operation, kwargs) for ref in refs.values()]
+        answers = self._call(calls, self.recovery_timeout)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return dict(zip(refs, answers, strict=True))
+
+    def _failure(self, token: int, error: BaseException) -> ev.TaskFailed:
+        """Classify what ended a task."""
+        if isinstance(error, StaleLayout):
+            return ev.TaskFailed(token, "stale", error)
+        return ev.TaskFailed(token, "lost" if isinstance(error, ShardLost) else "error", error)
+
+    def _freeze(self, cut: str, clocks: ev.Clocks, ledger: dict[str, Any]) -> None:
+        assert self.checkpoints is not None
+        try:
+            frozen = self._all("freeze", cut=cut)
+        except (ShardLost, StaleLayout, TimeoutError) as error:
+            self.post(ev.CutFailed(cut, error))
+            return
+        self.post(ev.CutFrozen(cut))
+        args = (cut, dict(clocks), ledger, self.layout, frozen)
+        writer = threading.Thread(target=self._write, args=args, name=f"daskps-{cut}", daemon=True)
+        self._writers[cut] = writer
+        writer.start()
+
+    def _write(
+        self, cut: str, clocks: dict[int, int], ledger: dict[str, Any], layout: Layout, frozen: Any
+    ) -> None:
+        """Write a frozen cut while training goes on; runs in a thread of its own."""
+        assert self.checkpoints is not None
+        store = self.checkpoints.store
+        try:
+            rows: dict[str, dict[int, int]] = {}
+            samples = {s: seen for n, (_, seen) in frozen.items() for s in layout.slots_of(n)}
+            for sizes, _ in frozen.values():
+                for table, by_slot in sizes.items():
+                    rows.setdefault(table, {}).update(by_slot)
+            counts = checkpoint.create(store, cut, self.plan.server, rows)
+            calls = [(ref, "write_cut", {"store": store, "cut": cut}) for ref in layout.refs.values()]
+            for answer in self._call(calls, self.recovery_timeout):
+                if isinstance(answer, BaseException):
+                    raise answer
+            manifest = checkpoint.Manifest(
+                model=self.checkpoints.fingerprint,
+                server=self.plan.server,
+                clocks_per_pass=self.plan.clocks_per_pass,
+                clocks=[clocks[p] for p in sorted(clocks)],
+                samples=[samples[s] for s in sorted(samples)],
+                rows=counts,
+                partition_rows=self.partition_rows,
+                ledger=ledger,
+            )
+            if layout.generation == self.layout.generation:  # else a loss overtook this cut
+                checkpoint.publish(store, cut, manifest)
+                self.post(ev.CutPublished(cut, clocks))
+                checkpoint.discard(store, checkpoint.published(store)[self.checkpoints.keep :])
+        except Exception as error:  # whatever the store raises: training must not stop
+            logger.warning("checkpoint %s could not be written: %s", cut, error)
+            self.post(ev.CutFailed(cut, error))
+        finally:
+            self._writers.pop(cut, None)
+
+    def _recover(self, action: ev.Recover) -> None:
+        start = time.monotonic()
+        lost = set(action.shards)
+        cuts: list[str | None] = [*checkpoint.published(self._store), None] if self._store else [None]
+        while time.monotonic() - start < self.recovery_timeout:
+            try:
+                again, clocks = self._stand_up(lost, action, cuts[0])
+            except CheckpointError as error:
+                logger.warning("%s", error)
+                del cuts[0]
+                if not action.rollback and cuts[0] is None:
+                    action = ev.Recover(action.shards, True, action.clocks)
+                continue
+            except (TimeoutError, OSError) as error:
+                self.post(ev.RecoveryFailed(error))
+                return
+            if not again:
+                self._used_cut = cuts[0]
+                seconds = time.monotonic() - start
+                self.post(ev.Recovered(clocks, cuts[0], seconds))
+                return
+            lost = again
+        self.post(
+            ev.RecoveryFailed(
+                RunFailed(
+                    f"shards {sorted(lost)} did not stand again within {self.recovery_timeout} s; "
+                    "expected at least one worker that stays. See the workers' logs."
+                )
+            )
+        )
+
+    def _stand_up(
+        self, lost: set[int], action: ev.Recover, cut: str | None
+    ) -> tuple[set[int], ev.Clocks]:
+        """Make lost shards again and bring all to one state; return which were lost meanwhile."""
+        numbers = {s: self.layout.refs[s].incarnation + 1 for s in lost}
+        generation = self.layout.generation + 1
+        self.layout = self.layout.replace(self._make(numbers, generation))
+        clocks = action.clocks
+        if action.rollback:
+            clocks = self._clocks_of(cut)
+        calls: list[tuple[ShardRef, str, dict[str, Any]]] = []
+        state = {"generation": generation, "clocks": dict(clocks)}
+        for shard, ref in self.layout.refs.items():
+            if action.rollback or shard in action.shards or shard in lost:
+                calls.append((ref, "restore", {**state, "store": self._store, "cut": cut}))
+            else:
+                calls.append((ref, "advance", state))
+        gone = set()
+        for (ref, _, _), answer in zip(calls, self._call(calls, self.recovery_timeout), strict=True):
+            if isinstance(answer, ShardLost):
+                gone.add(ref.shard)
+            elif isinstance(answer, BaseException):
+                raise answer
+        return gone, clocks
+
+    def _clocks_of(self, cut: str | None) -> dict[int, int]:
+        n = self.plan.server.n_partitions
+        if cut is None or self._store is None:
+            return dict.fromkeys(range(n), 0)
+        return dict(enumerate(checkpoint.read_manifest(self._store, cut).clocks))

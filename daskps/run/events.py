@@ -1,0 +1,200 @@
+"""What happens in a run (events) and what is to be done about it (actions).
+
+Frozen values without behaviour: the coordinator turns the former into the latter, engines do the
+reverse, and `monitor` listens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Clocks = Mapping[int, int]
+"""Finished clocks of each partition."""
+
+# -- events --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDone:
+    """A task's pushes are acknowledged by every shard."""
+
+    token: int
+    metrics: Mapping[str, float]
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed:
+    """A task ended without having pushed everything."""
+
+    token: int
+    reason: Literal["stale", "lost", "error"]
+    """``stale``: the layout had changed; ``lost``: a shard or worker was; ``error``: its own."""
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJoined:
+    """A worker came."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker went, with these shards."""
+
+    worker: str
+    shards: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Every shard stands again; `clocks` is where partitions go on from."""
+
+    clocks: Clocks
+    cut: str | None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryFailed:
+    """No shard could be placed, or no worker is left."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class CutFrozen:
+    """Every shard keeps the present state; training may go on while it is written."""
+
+    cut: str
+
+
+@dataclass(frozen=True, slots=True)
+class CutPublished:
+    """A checkpoint is complete."""
+
+    cut: str
+    clocks: Clocks
+
+
+@dataclass(frozen=True, slots=True)
+class CutFailed:
+    """A checkpoint could not be written; the one before stays the last."""
+
+    cut: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Metrics on the held-out dataset for the state at `clock`."""
+
+    clock: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationFailed:
+    """The held-out dataset could not be evaluated, mostly because a worker was lost."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The user (Ctrl-C, a callback) wants to end at the next common clock."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time, in seconds of a monotonic clock; the coordinator has none of its own."""
+
+    now: float
+
+
+Event = (
+    TaskDone
+    | TaskFailed
+    | WorkerJoined
+    | WorkerLost
+    | Recovered
+    | RecoveryFailed
+    | CutFrozen
+    | CutPublished
+    | CutFailed
+    | Evaluated
+    | EvaluationFailed
+    | StopRequested
+    | Tick
+)
+
+# -- actions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Start a task for (partition, clock)."""
+
+    token: int
+    partition: int
+    clock: int
+    copy_of: int | None = None
+    """Token of the silent task that this is a speculative copy of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Forget a task; whatever it still pushes is refused by id or generation."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeCut:
+    """Keep the present state of every shard, then write it in the background."""
+
+    cut: str
+    clocks: Clocks
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Evaluate the held-out dataset at the present state."""
+
+    clock: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Place the lost shards again.
+
+    With `rollback` every shard goes back to the last cut (or to its initial values); without,
+    only the lost ones do and everybody keeps `clocks`.
+    """
+
+    shards: tuple[int, ...]
+    rollback: bool
+    clocks: Clocks
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Training is over and the tables hold the result."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Training cannot go on."""
+
+    error: BaseException
+
+
+Action = Launch | Abandon | FreezeCut | Evaluate | Recover | Finish | Fail

@@ -1,0 +1,99 @@
+"""What stands in a worker's process for a shard: the shard, its incarnation, its file access."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from daskps.errors import ShardLost
+from daskps.run import checkpoint
+from daskps.server.layout import ShardRef
+from daskps.server.messages import Ack, Pull, Pulled, Push, Stats
+from daskps.server.shard import ServerSpec, Shard
+
+
+class ShardHost:
+    """One incarnation of a shard, and every operation that may be asked of it by name.
+
+    The Dask actor is an instance of this class, created with the number of its incarnation: a
+    stale reference that reaches another incarnation (same address, later life) is refused.
+    """
+
+    OPERATIONS = frozenset(
+        "pull push apply values freeze write_cut advance restore stats ping".split()
+    )
+
+    def __init__(
+        self, shard: int, incarnation: int, spec: ServerSpec, slots: Sequence[int], generation: int
+    ) -> None:
+        self.shard = Shard(spec, slots, generation)
+        self.number = shard
+        self.incarnation = incarnation
+        self._slots = list(slots)
+
+    def check(self, ref: ShardRef) -> None:
+        """Refuse a reference to another shard or incarnation."""
+        if (ref.shard, ref.incarnation) != (self.number, self.incarnation):
+            raise ShardLost(
+                f"shard {ref.shard} incarnation {ref.incarnation} is gone from {ref.address}; "
+                f"shard {self.number} incarnation {self.incarnation} is there now."
+            )
+
+    def operate(self, operation: str, message: Any) -> Any:
+        """Run `operation`; `message` is the pull or push, or keyword arguments."""
+        assert operation in self.OPERATIONS, operation
+        if operation in ("pull", "push"):
+            return getattr(self, operation)(message)
+        return getattr(self, operation)(**message)
+
+    def pull(self, msg: Pull) -> Pulled:
+        """See `Shard.pull`."""
+        return self.shard.pull(msg)
+
+    def push(self, msg: Push) -> Ack:
+        """See `Shard.push`."""
+        return self.shard.push(msg)
+
+    def apply(self, function: str, params: Mapping[str, Any]) -> dict[int, float]:
+        """See `Shard.apply`."""
+        return self.shard.apply(function, **params)
+
+    def values(self, table: str) -> Any:
+        """See `Shard.values`."""
+        return self.shard.values(table)
+
+    def freeze(self, cut: str) -> tuple[dict[str, dict[int, int]], float]:
+        """Keep the present state as `cut`; return its sizes and the samples seen."""
+        return self.shard.freeze(cut), self.shard.samples
+
+    def write_cut(self, store: str, cut: str) -> None:
+        """Write the slots of `cut` as chunks; the driver publishes them."""
+        try:
+            checkpoint.write_slots(store, cut, self.shard.frozen(cut))
+        finally:
+            self.shard.thaw(cut)
+
+    def advance(self, generation: int, clocks: Mapping[int, int]) -> None:
+        """See `Shard.advance`."""
+        self.shard.advance(generation, clocks)
+
+    def restore(
+        self, generation: int, clocks: Mapping[int, int], store: str | None, cut: str | None
+    ) -> None:
+        """Load the slots of `cut`, or initial values."""
+        if store is None or cut is None:
+            self.shard.restore(generation, clocks, 0.0, None)
+            return
+        manifest = checkpoint.read_manifest(store, cut)
+        tables = checkpoint.read_slots(store, cut, manifest, self._slots)
+        # slots of shards that had lost updates have seen fewer samples
+        samples = min(manifest.samples[s] for s in self._slots) if self._slots else 0.0
+        self.shard.restore(generation, clocks, samples, tables)
+
+    def stats(self) -> Stats:
+        """See `Shard.stats`."""
+        return self.shard.stats()
+
+    def ping(self) -> int:
+        """Return the incarnation."""
+        return self.incarnation

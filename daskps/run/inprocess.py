@@ -1,0 +1,156 @@
+"""The engine of one process: threads for tasks, plain objects for shards.
+
+The default when there is no Dask client and the data fits, and the reference in tests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from daskps.data import Dataset
+from daskps.errors import ShardLost
+from daskps.run import events as ev
+from daskps.run.engine import Checkpoints, Engine
+from daskps.run.host import ShardHost
+from daskps.run.plan import Plan
+from daskps.run.task import mean_metrics, run_evaluation, run_task
+from daskps.server.client import Call
+from daskps.server.layout import ShardRef
+from daskps.server.shard import Shard
+
+ADDRESS = "inproc"
+
+
+class InProcessTransport:
+    """Shards are reached directly."""
+
+    def __init__(self, hosts: Mapping[int, ShardHost]) -> None:
+        self._hosts = hosts
+
+    def local(self, ref: ShardRef) -> Shard | None:
+        """Return the shard itself.
+
+        Raises
+        ------
+        ShardLost
+            If it is gone.
+        """
+        if ref.shard not in self._hosts:
+            raise ShardLost(f"shard {ref.shard} is gone; the run is recovering.")
+        host = self._hosts[ref.shard]
+        host.check(ref)
+        return host.shard
+
+    def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
+        """Answer an empty list: every shard is local."""
+        assert not calls, calls
+        return list
+
+
+class InProcessEngine(Engine):
+    """Runs tasks in threads of this process.
+
+    Parameters
+    ----------
+    plan, n_shards, checkpoints
+        See `Engine`.
+    dataset
+        Training data.
+    held_out
+        Data to evaluate after each pass, if the coordinator asks for it.
+    n_threads
+        Tasks that run at once; as many as there are processors by default.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        dataset: Dataset,
+        held_out: Dataset | None = None,
+        *,
+        n_shards: int = 1,
+        n_threads: int | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        super().__init__(plan, n_shards, dataset.partition_rows.tolist(), checkpoints)
+        threads = n_threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="daskps-task")
+        self._hosts: dict[int, ShardHost] = {}
+        self._transport = InProcessTransport(self._hosts)
+        self._abandoned: set[int] = set()
+        self._data = self._prepare(dataset)
+        self._held_out = [] if held_out is None else self._prepare(held_out)
+
+    def _prepare(self, dataset: Dataset) -> list[Any]:
+        placements = self.plan.server.placements()
+        model = self.plan.model
+
+        def one(i: int) -> Any:
+            return model.prepare(dataset.partition(i), placements)
+
+        return list(self._pool.map(one, range(dataset.n_partitions)))
+
+    def lose(self, *shards: int) -> None:
+        """Lose shards as if their worker had died, for tests."""
+        for shard in shards:
+            del self._hosts[shard]
+        self.post(ev.WorkerLost(ADDRESS, shards))
+
+    def _make(self, incarnations: Mapping[int, int], generation: int) -> dict[int, ShardRef]:
+        for shard, incarnation in incarnations.items():
+            slots = self.layout.slots_of(shard)
+            args = (shard, incarnation, self.plan.server, slots, generation)
+            self._hosts[shard] = ShardHost(*args)
+        return {s: ShardRef(s, i, ADDRESS, f"shard-{s}-i{i}") for s, i in incarnations.items()}
+
+    def _call(
+        self, calls: Sequence[tuple[ShardRef, str, Mapping[str, Any]]], timeout: float
+    ) -> list[Any]:
+        def one(ref: ShardRef, operation: str, kwargs: Mapping[str, Any]) -> Any:
+            try:
+                self._transport.local(ref)
+                return self._hosts[ref.shard].operate(operation, kwargs)
+            except Exception as error:
+                return error
+
+        return [one(*call) for call in calls]
+
+    def _launch(self, action: ev.Launch) -> None:
+        layout = self.layout
+
+        def task() -> None:
+            if action.token in self._abandoned:
+                return
+            data = self._data[action.partition]
+            args = (self.plan, data, action.partition, action.clock, layout, self._transport)
+            try:
+                self.post(ev.TaskDone(action.token, run_task(*args), ADDRESS))
+            except Exception as error:
+                self.post(self._failure(action.token, error))
+
+        self._pool.submit(task)
+
+    def _abandon(self, token: int) -> None:
+        self._abandoned.add(token)
+
+    def _evaluate(self, clock: int) -> None:
+        layout = self.layout
+        futures = [
+            self._pool.submit(run_evaluation, self.plan, data, clock, layout, self._transport)
+            for data in self._held_out
+        ]
+        try:
+            parts = [f.result(timeout=self.recovery_timeout) for f in futures]
+        except (ShardLost, TimeoutError) as error:
+            self.post(ev.EvaluationFailed(error))
+            return
+        self.post(ev.Evaluated(clock, mean_metrics(parts)))
+
+    def _close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._hosts.clear()
+
+

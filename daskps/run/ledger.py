@@ -1,0 +1,115 @@
+"""What each clock brought: losses, samples, bytes, seconds, staleness, evaluations, recoveries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Figures by clock; goes back with a roll-back, and into checkpoints.
+
+    Parameters
+    ----------
+    clocks_per_pass
+        Clocks that make one pass over the data.
+    """
+
+    clocks_per_pass: int
+    parts: dict[int, dict[int, dict[str, float]]] = field(default_factory=dict)
+    """clock -> partition -> figures."""
+    evaluations: dict[int, float] = field(default_factory=dict)
+    """clock -> loss on the held-out dataset."""
+    recoveries: list[tuple[int, float]] = field(default_factory=list)
+    """(clock at the loss, seconds until all shards stood again); survives a roll-back."""
+
+    def add(
+        self, clock: int, partition: int, behind: int, metrics: Mapping[str, float], now: float
+    ) -> None:
+        """Note a finished task; each (partition, clock) comes once."""
+        entry = self.parts.setdefault(clock, {})
+        assert partition not in entry, (clock, partition)
+        entry[partition] = {**metrics, "staleness": behind, "at": now}
+
+    def pass_loss(self, number: int) -> float:
+        """Return the mean training loss of a pass, each sample before it was learnt from."""
+        first = number * self.clocks_per_pass
+        tasks = [
+            m
+            for c in range(first, first + self.clocks_per_pass)
+            for _, m in sorted(self.parts.get(c, {}).items())
+        ]
+        samples = sum(m["samples"] for m in tasks)
+        return sum(m["loss"] for m in tasks) / samples if samples else math.nan
+
+    def evaluated(self, clock: int, loss: float) -> None:
+        """Note the loss on the held-out dataset."""
+        self.evaluations[clock] = loss
+
+    def recovered(self, clock: int, seconds: float) -> None:
+        """Note a recovery."""
+        self.recoveries.append((clock, seconds))
+
+    def rewind(self, clocks: Mapping[int, int]) -> None:
+        """Forget what each partition did from its clock in `clocks` on: it will be done again."""
+        kept = {
+            c: {p: m for p, m in entry.items() if c < clocks[p]} for c, entry in self.parts.items()
+        }
+        self.parts = {c: entry for c, entry in kept.items() if entry}
+        low = min(clocks.values())
+        self.evaluations = {c: loss for c, loss in self.evaluations.items() if c <= low}
+
+    def stalled(self, loss: float, tol: float, patience: int) -> bool:
+        """Return whether the last `patience` losses all missed the best before by `tol`."""
+        losses = [self.evaluations[c] for c in sorted(self.evaluations)] or self._pass_losses()
+        assert losses, loss
+        assert losses[-1] == loss or math.isnan(loss), (losses, loss)
+        if len(losses) <= patience:
+            return False
+        best = min(losses[:-patience])
+        return all(x > best - tol for x in losses[-patience:])
+
+    def _pass_losses(self) -> list[float]:
+        passes = (max(self.parts) + 1) // self.clocks_per_pass if self.parts else 0
+        full = [p for p in range(passes) if self._complete(p)]
+        return [self.pass_loss(p) for p in full]
+
+    def _complete(self, number: int) -> bool:
+        first = number * self.clocks_per_pass
+        clocks = range(first, first + self.clocks_per_pass)
+        n = max(len(m) for m in self.parts.values())
+        return all(len(self.parts.get(c, {})) == n for c in clocks)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return the figures over the dimension ``clock``."""
+        clocks = sorted(self.parts)
+
+        def total(name: str) -> list[float]:
+            return [sum(m.get(name, 0.0) for _, m in sorted(self.parts[c].items())) for c in clocks]
+
+        samples = np.array(total("samples"))
+        seconds = np.array([max(m["at"] for m in self.parts[c].values()) for c in clocks])
+        start = min((m["at"] - m.get("seconds", 0.0) for c in clocks[:1] for m in self.parts[c].values()), default=0.0)
+        data: dict[str, Any] = {
+            "loss": ("clock", np.array(total("loss")) / np.where(samples > 0, samples, np.nan)),
+            "samples": ("clock", samples),
+            "seconds": ("clock", seconds - start, {"units": "s", "long_name": "since the start"}),
+            "compute_seconds": ("clock", total("compute_seconds"), {"units": "s"}),
+            "pulled_bytes": ("clock", total("pulled_bytes"), {"units": "B"}),
+            "pushed_bytes": ("clock", total("pushed_bytes"), {"units": "B"}),
+            "staleness": (
+                "clock",
+                [max(m["staleness"] for m in self.parts[c].values()) for c in clocks],
+                {"long_name": "largest distance to min_clock when a task ended"},
+            ),
+        }
+        if self.evaluations:
+            after = [self.evaluations.get(c + 1, math.nan) for c in clocks]
+            data["eval_loss"] = ("clock", after, {"long_name": "loss on the held-out dataset"})
+        return xr.Dataset(data, coords={"clock": clocks})

@@ -1,0 +1,76 @@
+"""What every worker must know of a run, and what a model must be to be trained by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from daskps.data import Partition
+from daskps.server.keys import KeySet
+from daskps.server.shard import ServerSpec
+from daskps.server.tables import Placement, TableSpec
+
+
+class StepServer(Protocol):
+    """What a model's step sees of the parameter server: bound to one (partition, clock)."""
+
+    @property
+    def sync(self) -> bool:
+        """Whether pushes of a clock are merged together (BSP)."""
+        ...
+
+    def pull(self, keysets: Sequence[KeySet]) -> tuple[list[NDArray[Any]], float]:
+        """Return the rows of each key set, and the samples that the shards had seen."""
+        ...
+
+    def push(
+        self, keysets: Sequence[KeySet], deltas: Sequence[NDArray[Any]], *, samples: float
+    ) -> None:
+        """Send deltas, once a step."""
+        ...
+
+
+class Model(Protocol):
+    """A model is tables and a step; it is pickled to workers, so it holds settings only."""
+
+    def tables(self) -> tuple[TableSpec, ...]:
+        """Return the tables that hold the parameters."""
+        ...
+
+    def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> Any:
+        """Return what `step` needs of a partition; called once where the partition is loaded.
+
+        The result has `n_rows`, and a true `__sizeof__`.
+        """
+        ...
+
+    def step(self, data: Any, rows: slice, server: StepServer) -> Mapping[str, float]:
+        """Pull, compute over `rows` of a prepared partition, push.
+
+        The result must depend on the arguments alone. It holds the sums ``loss`` and ``samples``.
+        """
+        ...
+
+    def evaluate(self, data: Any, server: StepServer) -> Mapping[str, float]:
+        """Return the sums ``loss`` and ``samples`` over a prepared partition, pushing nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run as workers see it."""
+
+    run: str
+    model: Model
+    server: ServerSpec
+    clocks_per_pass: int
+    call_timeout: float = 10.0
+    """Seconds that one call to a shard may take before the shard counts as silent."""
+
+    def slice_of(self, n_rows: int, clock: int) -> slice:
+        """Return the rows of a partition that `clock` is about."""
+        s, of = clock % self.clocks_per_pass, self.clocks_per_pass
+        return slice(n_rows * s // of, n_rows * (s + 1) // of)

@@ -1,0 +1,84 @@
+"""What runs on a worker for one (partition, clock), whatever the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from daskps.run.plan import Plan
+from daskps.server.client import ParameterClient, Transport
+from daskps.server.keys import KeySet
+from daskps.server.layout import Layout
+
+
+class _BoundServer:
+    """`StepServer` of one task; measures what it does."""
+
+    def __init__(self, client: ParameterClient, partition: int, clock: int) -> None:
+        self._client = client
+        self._id = {"partition": partition, "clock": clock}
+        self.seconds = 0.0
+        self.pushed = False
+
+    @property
+    def sync(self) -> bool:
+        return self._client.spec.sync
+
+    def pull(self, keysets: Sequence[KeySet]) -> tuple[list[NDArray[Any]], float]:
+        start = time.perf_counter()
+        result = self._client.pull(keysets, **self._id)
+        self.seconds += time.perf_counter() - start
+        return result
+
+    def push(
+        self, keysets: Sequence[KeySet], deltas: Sequence[NDArray[Any]], *, samples: float
+    ) -> None:
+        assert not self.pushed, "a step pushes once: the push id is (partition, clock)"
+        self.pushed = True
+        start = time.perf_counter()
+        self._client.push(keysets, deltas, samples=samples, **self._id)
+        self.seconds += time.perf_counter() - start
+
+
+def run_task(
+    plan: Plan, data: Any, partition: int, clock: int, layout: Layout, transport: Transport
+) -> dict[str, float]:
+    """Run one step and return its figures: the model's sums, seconds and bytes."""
+    start = time.perf_counter()
+    client = ParameterClient(plan.server, layout, transport)
+    server = _BoundServer(client, partition, clock)
+    with threadpool_limits(1):  # a worker thread is the unit of parallelism, BLAS is not
+        metrics = plan.model.step(data, plan.slice_of(data.n_rows, clock), server)
+    if not server.pushed:
+        raise RuntimeError(
+            f"{type(plan.model).__name__}.step pushed nothing for partition {partition} at clock "
+            f"{clock}; a step must push exactly once, if only zeros."
+        )
+    seconds = time.perf_counter() - start
+    return {
+        **metrics,
+        "seconds": seconds,
+        "compute_seconds": seconds - server.seconds,
+        "pulled_bytes": float(client.traffic.pulled),
+        "pushed_bytes": float(client.traffic.pushed),
+    }
+
+
+def run_evaluation(
+    plan: Plan, data: Any, clock: int, layout: Layout, transport: Transport
+) -> Mapping[str, float]:
+    """Evaluate one prepared partition of the held-out dataset at the state of `clock`."""
+    client = ParameterClient(plan.server, layout, transport)
+    with threadpool_limits(1):
+        return plan.model.evaluate(data, _BoundServer(client, 0, clock))
+
+
+def mean_metrics(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return sums over partitions divided by the samples, in the order given."""
+    samples = sum(p["samples"] for p in parts)
+    names = [n for n in parts[0] if n != "samples"]
+    return {n: sum(p[n] for p in parts) / samples for n in names} | {"samples": samples}

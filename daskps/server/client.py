@@ -1,0 +1,209 @@
+"""What a task uses to pull rows and push deltas: one message a shard, co-located shards directly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.server.keys import KeySet
+from daskps.server.layout import Layout, ShardRef
+from daskps.server.messages import Ack, Pull, Pulled, Push, Want
+from daskps.server.shard import ServerSpec, Shard
+
+Call = tuple[ShardRef, str, Any]
+"""(where, ``pull`` or ``push``, message)."""
+
+
+class Transport(Protocol):
+    """How messages reach shards; the narrow seam behind which faster paths may stand.
+
+    Every call is bounded in time. The actor stays the owner of state and life cycle.
+    """
+
+    def local(self, ref: ShardRef) -> Shard | None:
+        """Return the shard itself if it lives in this process."""
+        ...
+
+    def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
+        """Send all messages at once; what is returned waits for their answers, in order.
+
+        The wait raises `ShardLost` if a shard does not answer in time, is gone or is another
+        incarnation, and `StaleLayout` if a shard is of another layout generation.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes that crossed a process boundary on behalf of one task."""
+
+    pulled: int = 0
+    pushed: int = 0
+
+
+class ParameterClient:
+    """Reads and writes the tables of one run by one layout.
+
+    Parameters
+    ----------
+    spec
+        Tables and consistency of the run.
+    layout
+        Where the slots are.
+    transport
+        How to get there.
+    """
+
+    def __init__(self, spec: ServerSpec, layout: Layout, transport: Transport) -> None:
+        self.spec = spec
+        self.layout = layout
+        self.traffic = Traffic()
+        self._tables = {t.name: t for t in spec.tables}
+        self._transport = transport
+        self._held = {s: slots for s, slots in layout.by_shard().items() if slots}
+
+    def pull(
+        self, keysets: Sequence[KeySet], *, partition: int, clock: int
+    ) -> tuple[list[NDArray[Any]], float]:
+        """Read the rows of each key set.
+
+        Returns
+        -------
+        rows
+            One array a key set in its order, shape (len(keyset), n_pull, width).
+        samples
+            Samples that the shards had seen (the least of them where they differ).
+        """
+        rows = [self._empty(k) for k in keysets]
+        near, far = self._split()
+        calls: list[Call] = [
+            (ref, "pull", Pull(self.layout.generation, partition, clock, self._wants(keysets, slots)))
+            for _, ref, slots in far
+        ]
+        wait = self._transport.send(calls)  # the shards elsewhere work while the one here does
+        seen: list[float] = []
+        for shard, _, slots in near:
+            msg = Pull(self.layout.generation, partition, clock, self._wants(keysets, slots))
+            views = [_views(r, k, slots) for r, k in zip(rows, keysets, strict=True)]
+            seen.append(shard.pull(msg, out=views).samples)
+        answers: list[Pulled] = wait()
+        for (_, _, slots), pulled in zip(far, answers, strict=True):
+            seen.append(pulled.samples)
+            for whole, part, keyset in zip(rows, pulled.rows, keysets, strict=True):
+                self.traffic.pulled += part.nbytes
+                _scatter(part, whole, keyset, slots)
+        return rows, min(seen)
+
+    def push(
+        self,
+        keysets: Sequence[KeySet],
+        deltas: Sequence[NDArray[Any]],
+        *,
+        partition: int,
+        clock: int,
+        samples: float,
+    ) -> bool:
+        """Send the deltas of (partition, clock) to every shard; safe to repeat.
+
+        Parameters
+        ----------
+        keysets
+            As pulled.
+        deltas
+            One array a key set, shape (len(keyset), n_push, width).
+        partition, clock
+            The push's id.
+        samples
+            Weight of the samples behind the deltas.
+
+        Returns
+        -------
+        applied
+            Whether any shard counted it; False for a duplicate.
+        """
+        near, far = self._split()
+
+        def message(slots: list[int]) -> Push:
+            parts = tuple(_gather(d, k, slots) for d, k in zip(deltas, keysets, strict=True))
+            wants = self._wants(keysets, slots)
+            return Push(self.layout.generation, partition, clock, samples, wants, parts)
+
+        calls: list[Call] = [(ref, "push", message(slots)) for _, ref, slots in far]
+        wait = self._transport.send(calls)
+        acks = [shard.push(message(slots), borrowed=True) for shard, _, slots in near]
+        acks += wait()
+        self.traffic.pushed += sum(d.nbytes for _, _, msg in calls for d in msg.deltas)
+        return any(a.applied for a in acks)
+
+    def _split(self) -> tuple[list[tuple[Shard, ShardRef, list[int]]], list[Any]]:
+        near, far = [], []
+        for shard, slots in self._held.items():
+            ref = self.layout.refs[shard]
+            here = self._transport.local(ref)
+            if here is None:
+                far.append((None, ref, slots))
+            else:
+                near.append((here, ref, slots))
+        return near, far
+
+    def _empty(self, keyset: KeySet) -> NDArray[Any]:
+        t = self._tables[keyset.table]
+        return np.empty((len(keyset), t.updater.n_pull, t.width), t.updater.dtype)
+
+    def _wants(self, keysets: Sequence[KeySet], slots: list[int]) -> tuple[Want, ...]:
+        return tuple(_want(k, slots) for k in keysets)
+
+
+def _want(keyset: KeySet, slots: list[int]) -> Want:
+    if keyset.at is None:
+        return Want(keyset.table, None, None)
+    sizes = np.diff(keyset.bounds)[slots]
+    return Want(keyset.table, sizes, _gather(keyset.at, keyset, slots))
+
+
+def _views(whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> list[NDArray[Any]]:
+    b = keyset.bounds
+    return [whole[b[s] : b[s + 1]] for s in slots]
+
+
+def _gather(whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> NDArray[Any]:
+    if len(slots) == len(keyset.bounds) - 1:
+        return whole
+    return np.concatenate(_views(whole, keyset, slots))
+
+
+def _scatter(part: NDArray[Any], whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> None:
+    start = 0
+    for view in _views(whole, keyset, slots):
+        view[:] = part[start : start + len(view)]
+        start += len(view)
+
+
+def merge_values(
+    layout: Layout, spec: ServerSpec, table: str, parts: Mapping[int, tuple[list[Any], list[Any]]]
+) -> tuple[NDArray[Any] | None, NDArray[Any]]:
+    """Put the answers of `Shard.values` together.
+
+    Returns
+    -------
+    keys
+        Keys of a hash table, ascending; None for a range table, whose rows come in row order.
+    values
+        Shape (rows, width).
+    """
+    place = spec.placements()[table]
+    keys = [k for shard in sorted(parts) for k in parts[shard][0]]
+    values = [v for shard in sorted(parts) for v in parts[shard][1]]
+    slots = [s for shard in sorted(parts) for s in layout.slots_of(shard)]
+    if place.spec.keys == "hash":
+        all_keys = np.concatenate(keys)
+        order = np.argsort(all_keys)
+        return all_keys[order], np.concatenate(values)[order]
+    out = np.empty((place.spec.n_rows, place.spec.width), values[0].dtype)
+    for slot, v in zip(slots, values, strict=True):
+        out[place.slot_keys(slot)] = v
+    return None, out

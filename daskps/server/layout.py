@@ -1,0 +1,86 @@
+"""Which shard holds which slot, and where each shard is.
+
+A layout is immutable; every change (a lost shard's new incarnation, another number of shards) is
+a new one with a higher generation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+
+class ShardRef(msgspec.Struct, frozen=True):
+    """Where one incarnation of a shard lives: plain data, so that no Dask task depends on it.
+
+    An `Actor` passed to a task would make the task its dependent, and a lost shard would err
+    every such task; a proxy inside a task waits for ever when the shard dies.
+    """
+
+    shard: int
+    incarnation: int
+    address: str
+    """Worker's address, or ``inproc`` for a shard in this process."""
+    key: str
+    """Dask key of the actor."""
+
+
+def owner(slot: int, shards: tuple[int, ...]) -> int:
+    """Return the shard that holds `slot`, by rendezvous hashing (Thaler and Ravishankar 1998).
+
+    Adding or taking away one of N shards moves about 1/N of the slots and no other.
+    """
+    return max(shards, key=lambda s: (_score(slot, s), s))
+
+
+def _score(slot: int, shard: int) -> bytes:
+    return hashlib.blake2b(b"%d/%d" % (slot, shard), digest_size=8).digest()
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """Slots to shards, shards to workers, and a version number.
+
+    Parameters
+    ----------
+    generation
+        Raised by every change; shards refuse messages of another generation.
+    owners
+        Shard of each slot, length n_slots.
+    refs
+        Where each shard is.
+    """
+
+    generation: int
+    owners: tuple[int, ...]
+    refs: Mapping[int, ShardRef]
+
+    @classmethod
+    def place(cls, n_slots: int, refs: Mapping[int, ShardRef], generation: int = 1) -> Layout:
+        """Spread `n_slots` slots over the shards in `refs`."""
+        shards = tuple(sorted(refs))
+        owners = tuple(owner(s, shards) for s in range(n_slots))
+        return cls(generation, owners, dict(refs))
+
+    @property
+    def n_slots(self) -> int:
+        """Number of slots; fixed for the life of a run and its checkpoints."""
+        return len(self.owners)
+
+    def slots_of(self, shard: int) -> list[int]:
+        """Return the slots that `shard` holds, ascending."""
+        return [s for s, o in enumerate(self.owners) if o == shard]
+
+    def by_shard(self) -> dict[int, list[int]]:
+        """Return the slots of every shard, also of those that hold none."""
+        held: dict[int, list[int]] = {shard: [] for shard in sorted(self.refs)}
+        for slot, shard in enumerate(self.owners):
+            held[shard].append(slot)
+        return held
+
+    def replace(self, refs: Mapping[int, ShardRef]) -> Layout:
+        """Return the next generation, with new incarnations of the shards in `refs`."""
+        unknown = set(refs) - set(self.refs)
+        assert not unknown, unknown
+        return Layout(self.generation + 1, self.owners, {**self.refs, **refs})

@@ -1,0 +1,75 @@
+"""What travels between a client and a shard. Plain arrays and numbers, no class of Dask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Rows of one table that one shard holds.
+
+    `sizes` gives the rows in each slot of the shard, ascending by slot; `at` their positions or
+    keys one slot after the other. Both are None for all rows.
+    """
+
+    table: str
+    sizes: NDArray[np.int64] | None
+    at: NDArray[Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Request for rows on behalf of (partition, clock)."""
+
+    generation: int
+    partition: int
+    clock: int
+    wants: tuple[Want, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Deltas of (partition, clock), one array a want, shape (rows, n_push, width)."""
+
+    generation: int
+    partition: int
+    clock: int
+    samples: float
+    """Weight of the samples that the deltas come from; the regulariser grows with it."""
+    wants: tuple[Want, ...]
+    deltas: tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Rows, one array a want, shape (rows, n_pull, width), and the samples seen so far."""
+
+    samples: float
+    rows: tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Answer to a push."""
+
+    applied: bool
+    """False when the push had been applied before: nothing was counted twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a shard holds and has done; bytes and counts since it was made."""
+
+    rows_nbytes: int
+    pending_nbytes: int
+    frozen_nbytes: int
+    pulls: int = 0
+    pushes: int = 0
+    duplicates: int = 0
+    clocks: dict[int, int] = field(default_factory=dict)
+    """Finished clocks of each partition, as far as this shard knows."""

@@ -1,0 +1,315 @@
+"""One shard: some slots of every table, and the rules by which pushes reach them.
+
+A plain object without any Dask in it; `run` wraps it into an actor or uses it in process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.errors import NonFinitePush, StaleLayout
+from daskps.server.functions import FUNCTIONS, Partial
+from daskps.server.messages import Ack, Pull, Pulled, Push, Stats, Want
+from daskps.server.slot import Index, Rows, TableSlot, all_finite
+from daskps.server.tables import Placement, TableSpec
+
+Frozen = dict[str, dict[int, tuple[NDArray[np.uint64] | None, Rows]]]
+
+
+class ServerSpec(msgspec.Struct, frozen=True):
+    """What all shards of a run agree on.
+
+    Parameters
+    ----------
+    tables
+        Every table; each shard holds some slots of each.
+    n_slots
+        Slots a table is cut into.
+    n_partitions
+        Partitions that push.
+    staleness
+        Clocks that a partition may run ahead of the slowest; 0 is BSP.
+    """
+
+    tables: tuple[TableSpec, ...]
+    n_slots: int
+    n_partitions: int
+    staleness: float
+
+    @property
+    def sync(self) -> bool:
+        """Whether pushes of a clock are gathered and applied together (BSP)."""
+        return self.staleness == 0
+
+    def placements(self) -> dict[str, Placement]:
+        """Return the placement of every table."""
+        return {t.name: Placement(t, self.n_slots) for t in self.tables}
+
+
+class Shard:
+    """Holds rows, answers pulls, applies each push once.
+
+    In BSP the pushes of a clock are folded in partition order and committed when the last of them
+    has come, so the result does not depend on the order of arrival; with staleness they are
+    applied on arrival. `clocks[p]` is the number of clocks of partition p that were applied: a
+    push of an earlier clock is acknowledged and not counted.
+
+    Parameters
+    ----------
+    spec
+        Shared by all shards of the run.
+    slots
+        Slots held here.
+    generation
+        Generation of the layout that put them here.
+    """
+
+    def __init__(self, spec: ServerSpec, slots: Sequence[int], generation: int) -> None:
+        self.spec = spec
+        self.generation = generation
+        self.samples = 0.0
+        self._placements = spec.placements()
+        self._slots = sorted(slots)
+        self._tables = {
+            name: {s: TableSlot(p, s) for s in self._slots} for name, p in self._placements.items()
+        }
+        self.clocks = dict.fromkeys(range(spec.n_partitions), 0)
+        self._waiting: dict[int, Push] = {}
+        self._folded: list[float] = []
+        self._frozen: dict[str, Frozen] = {}
+        self._counts = {"pulls": 0, "pushes": 0, "duplicates": 0}
+        self._lock = threading.RLock()
+
+    # -- data path ---------------------------------------------------------------------------
+
+    def pull(self, msg: Pull, out: Sequence[Sequence[Rows]] | None = None) -> Pulled:
+        """Copy rows out: what is returned never changes afterwards.
+
+        Parameters
+        ----------
+        msg
+            Which rows, for which (partition, clock).
+        out
+            One array a want and slot to fill, where the caller shares this process.
+
+        Raises
+        ------
+        StaleLayout
+            If the message is of another generation.
+        """
+        with self._lock:
+            self._check_generation(msg.generation)
+            behind = min(self.clocks.values(), default=0)
+            assert msg.clock - behind <= self.spec.staleness, (msg.clock, self.clocks)
+            self._counts["pulls"] += 1
+            if out is not None:
+                for want, views in zip(msg.wants, out, strict=True):
+                    for (slot, idx, _), view in zip(self._pieces(want), views, strict=True):
+                        slot.pull(idx, self.samples, view)
+                return Pulled(self.samples, ())
+            return Pulled(self.samples, tuple(self._copy(want) for want in msg.wants))
+
+    def _copy(self, want: Want) -> Rows:
+        spec = self._placements[want.table].spec
+        pieces = list(self._pieces(want))
+        total = sum(n for _, _, n in pieces)
+        whole = np.empty((total, spec.updater.n_pull, spec.width), spec.updater.dtype)
+        start = 0
+        for slot, idx, n in pieces:
+            slot.pull(idx, self.samples, whole[start : start + n])
+            start += n
+        return whole
+
+    def push(self, msg: Push, *, borrowed: bool = False) -> Ack:
+        """Take the deltas of (partition, clock) once.
+
+        Parameters
+        ----------
+        msg
+            The deltas.
+        borrowed
+            Whether the caller will reuse the arrays after this returns.
+
+        Raises
+        ------
+        StaleLayout
+            If the message is of another generation.
+        NonFinitePush
+            If a delta is NaN or infinite; nothing was applied.
+        """
+        with self._lock:
+            self._check_generation(msg.generation)
+            if msg.clock < self.clocks[msg.partition]:
+                self._counts["duplicates"] += 1
+                return Ack(applied=False)
+            assert msg.clock == self.clocks[msg.partition] or not self.spec.sync, msg.clock
+            self._check_finite(msg)
+            self._counts["pushes"] += 1
+            self.clocks[msg.partition] = msg.clock + 1
+            if self.spec.sync:
+                self._gather(msg, borrowed)
+            else:
+                self._each(msg, lambda t, idx, d: t.apply(idx, d, self.samples, msg.samples))
+                self.samples += msg.samples
+            return Ack(applied=True)
+
+    def _gather(self, msg: Push, borrowed: bool) -> None:
+        if borrowed and msg.partition != len(self._folded):
+            msg = replace(msg, deltas=tuple(d.copy() for d in msg.deltas))
+        self._waiting[msg.partition] = msg
+        # partition order, whatever the order of arrival: float sums are not associative
+        while (ready := self._waiting.pop(len(self._folded), None)) is not None:
+            self._each(ready, lambda t, idx, d: t.fold(idx, d))
+            self._folded.append(ready.samples)
+        if len(self._folded) == self.spec.n_partitions:
+            R = sum(self._folded)
+            for table in self._tables.values():
+                for slot in table.values():
+                    slot.commit(self.samples, R)
+            self.samples += R
+            self._folded.clear()
+
+    def _each(self, msg: Push, act: Callable[[TableSlot, Index, Rows], None]) -> None:
+        for want, delta in zip(msg.wants, msg.deltas, strict=True):
+            start = 0
+            for slot, idx, n in self._pieces(want):
+                act(slot, idx, delta[start : start + n])
+                start += n
+
+    def _pieces(self, want: Want) -> Iterator[tuple[TableSlot, Index, int]]:
+        table, start = self._tables[want.table], 0
+        for i, slot in enumerate(self._slots):
+            if want.sizes is None:
+                yield table[slot], None, len(table[slot].rows)
+                continue
+            assert want.at is not None
+            n = int(want.sizes[i])
+            yield table[slot], table[slot].locate(want.at[start : start + n]), n
+            start += n
+
+    def _check_generation(self, generation: int) -> None:
+        if generation != self.generation:
+            raise StaleLayout(
+                f"message of layout generation {generation} reached a shard of generation "
+                f"{self.generation}; refresh the layout and send it again."
+            )
+
+    def _check_finite(self, msg: Push) -> None:
+        for want, delta in zip(msg.wants, msg.deltas, strict=True):
+            if all_finite(delta):
+                continue
+            row = int(np.flatnonzero(~np.isfinite(delta).all(axis=(1, 2)))[0])
+            raise NonFinitePush(
+                f"push of partition {msg.partition} at clock {msg.clock} has a NaN or infinite "
+                f"delta in table {want.table!r}, {self._describe(want, row)}; it was refused. "
+                "Lower eta, scale the features, or look for extreme values in this partition."
+            )
+
+    def _describe(self, want: Want, row: int) -> str:
+        start = 0
+        for slot, (_, idx, n) in zip(self._slots, self._pieces(want), strict=True):
+            if row < start + n:
+                at = row - start if idx is None else int(np.asarray(idx)[row - start])
+                place = self._placements[want.table]
+                if place.spec.keys == "hash":
+                    keys = self._tables[want.table][slot].keys
+                    assert keys is not None
+                    return f"key {int(keys[at])}"
+                return f"row {int(place.slot_keys(slot)[at])}"
+            start += n
+        raise AssertionError((want.table, row))
+
+    # -- control -----------------------------------------------------------------------------
+
+    def apply(self, function: str, **params: Any) -> dict[int, Partial]:
+        """Run a server function and return its partial result of each slot.
+
+        Raises
+        ------
+        ValueError
+            If there is no such function.
+        """
+        if function not in FUNCTIONS:
+            raise ValueError(
+                f"unknown server function {function!r}; expected one of {sorted(FUNCTIONS)}."
+            )
+        with self._lock:
+            return {
+                s: FUNCTIONS[function].partial(
+                    {name: t[s] for name, t in self._tables.items()}, self.samples, **params
+                )
+                for s in self._slots
+            }
+
+    def values(self, table: str) -> tuple[list[NDArray[np.uint64] | None], list[Rows]]:
+        """Return keys and parameters of `table`, one entry a slot, ascending."""
+        with self._lock:
+            held = [self._tables[table][s] for s in self._slots]
+            return [t.keys for t in held], [t.values(self.samples) for t in held]
+
+    def freeze(self, cut: str) -> dict[str, dict[int, int]]:
+        """Keep the present state as `cut`, copy-on-write, and return rows by table and slot."""
+        with self._lock:
+            assert not self._waiting, "a cut needs a quiet shard"
+            assert not self._folded, "a cut needs a quiet shard"
+            frozen = {n: {s: t[s].freeze() for s in t} for n, t in self._tables.items()}
+            self._frozen[cut] = frozen
+            return {n: {s: len(rows) for s, (_, rows) in t.items()} for n, t in frozen.items()}
+
+    def frozen(self, cut: str) -> Frozen:
+        """Return the arrays of `cut`; they do not change."""
+        return self._frozen[cut]
+
+    def thaw(self, cut: str) -> None:
+        """Forget `cut`."""
+        self._frozen.pop(cut, None)
+
+    def advance(self, generation: int, clocks: Mapping[int, int]) -> None:
+        """Enter a layout generation, keeping the rows (partial recovery)."""
+        with self._lock:
+            self.generation = generation
+            self.clocks = {p: max(c, clocks[p]) for p, c in self.clocks.items()}
+
+    def restore(
+        self, generation: int, clocks: Mapping[int, int], samples: float, tables: Frozen | None
+    ) -> None:
+        """Enter a layout generation with the rows of a cut, or with initial values (None)."""
+        with self._lock:
+            self.generation, self.clocks, self.samples = generation, dict(clocks), samples
+            self._waiting.clear()
+            self._folded.clear()
+            self._frozen.clear()
+            for name, place in self._placements.items():
+                for s in self._slots:
+                    if tables is None:
+                        self._tables[name][s] = TableSlot(place, s)
+                    else:
+                        self._tables[name][s].load(*tables[name][s])
+
+    def stats(self) -> Stats:
+        """Return bytes held and calls answered."""
+        with self._lock:
+            slots = [t for table in self._tables.values() for t in table.values()]
+            live = {id(t.rows) for t in slots}
+            frozen = {
+                id(rows): rows.nbytes
+                for cut in self._frozen.values()
+                for table in cut.values()
+                for _, rows in table.values()
+                if id(rows) not in live
+            }
+            waiting = sum(d.nbytes for m in self._waiting.values() for d in m.deltas)
+            return Stats(
+                rows_nbytes=sum(t.nbytes for t in slots),
+                pending_nbytes=waiting + sum(t.pending_nbytes for t in slots),
+                frozen_nbytes=sum(frozen.values()),
+                clocks=dict(self.clocks),
+                **self._counts,
+            )

@@ -1,0 +1,135 @@
+"""What a table is, and which slot and position each of its keys has.
+
+Owns the pure arithmetic of placement inside a table; which shard holds a slot is `layout`'s.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.server.updaters import AnyUpdater
+
+BLOCK_MAX = 4096
+"""Longest run of neighbouring rows in one slot (rows); long runs copy fast."""
+
+
+class Init(msgspec.Struct, frozen=True, tag=True):
+    """Initial value of every number of a row.
+
+    A row's value is a function of (`seed`, table, key) alone, so it does not depend on when,
+    where or in which company the row is first touched.
+    """
+
+    kind: Literal["constant", "normal", "uniform"] = "constant"
+    """``normal``: mean 0, standard deviation `scale`; ``uniform``: in [-scale, scale)."""
+    scale: float = 0.0
+    """The constant itself, the standard deviation, or the half width."""
+    seed: int = 0
+
+    def values(self, keys: NDArray[Any], width: int) -> NDArray[np.float64]:
+        """Return the initial values of `keys`, shape (len(keys), width)."""
+        if self.kind == "constant":
+            return np.full((len(keys), width), self.scale, np.float64)
+        cell = keys.astype(np.uint64)[:, None] * np.uint64(width) + np.arange(width, dtype=np.uint64)
+        u = _unit(_mix(cell + _mix(np.uint64(2 * self.seed))))
+        if self.kind == "uniform":
+            return self.scale * (2.0 * u - 1.0)
+        v = _unit(_mix(cell + _mix(np.uint64(2 * self.seed + 1))))
+        # Box and Muller (1958), eq. 1
+        return self.scale * np.sqrt(-2.0 * np.log1p(-u)) * np.cos(2.0 * np.pi * v)
+
+
+class TableSpec(msgspec.Struct, frozen=True, tag=True):
+    """A named parameter array.
+
+    Parameters
+    ----------
+    name
+        Unique among the tables of a run.
+    n_rows
+        Rows of a ``range`` table, keys 0 .. n_rows - 1; 0 for ``hash`` tables, which grow.
+    width
+        Numbers a key.
+    updater
+        The rule that a shard applies to a push; it also fixes the dtype.
+    keys
+        ``range``, or ``hash``: any 64-bit key, created on first touch.
+    init
+        Initial values.
+    """
+
+    name: str
+    n_rows: int
+    width: int
+    updater: AnyUpdater
+    keys: Literal["range", "hash"] = "range"
+    init: Init = Init()
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that no shard could hold."""
+        if self.width < 1 or self.n_rows < 0 or (self.keys == "range") == (self.n_rows == 0):
+            raise ValueError(
+                f"table {self.name!r} has n_rows={self.n_rows}, width={self.width}, "
+                f"keys={self.keys!r}; width must be at least 1, a range table needs n_rows >= 1 "
+                "and a hash table n_rows=0."
+            )
+
+
+def _mix(x: Any) -> Any:
+    """Scramble uint64 values (splitmix64 finaliser, Steele, Lea and Flood 2014)."""
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
+def _unit(x: NDArray[np.uint64]) -> NDArray[np.float64]:
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+class Placement:
+    """Slots and positions of a table's keys.
+
+    A ``range`` table is block-cyclic: neighbouring rows share a slot in runs of `block` rows, and
+    runs go round the slots, so that a hot head does not fall on one shard.
+    """
+
+    def __init__(self, spec: TableSpec, n_slots: int) -> None:
+        self.spec = spec
+        self.n_slots = n_slots
+        # a power of two, at least four runs a slot where there are rows enough
+        runs = max(1, spec.n_rows // (4 * n_slots))
+        self.block = min(BLOCK_MAX, 1 << (runs.bit_length() - 1))
+
+    def slots(self, keys: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the slot of each key, shape (k,)."""
+        if self.spec.keys == "hash":
+            mixed: NDArray[np.uint64] = _mix(keys.astype(np.uint64))
+            return (mixed % np.uint64(self.n_slots)).astype(np.int64)
+        return (keys.astype(np.int64) // self.block) % self.n_slots
+
+    def positions(self, keys: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the position inside its slot of each key of a range table, shape (k,)."""
+        k = keys.astype(np.int64)
+        return k // (self.block * self.n_slots) * self.block + k % self.block
+
+    def slot_rows(self, slot: int) -> int:
+        """Return how many rows of a range table `slot` holds."""
+        turn = self.block * self.n_slots
+        full, rest = divmod(self.spec.n_rows, turn)
+        return full * self.block + min(max(rest - slot * self.block, 0), self.block)
+
+    def slot_keys(self, slot: int) -> NDArray[np.int64]:
+        """Return the keys of a range table that `slot` holds, in order of position."""
+        pos = np.arange(self.slot_rows(slot), dtype=np.int64)
+        turns, offset = np.divmod(pos, self.block)
+        return turns * (self.block * self.n_slots) + slot * self.block + offset
+
+    def bounds(self) -> NDArray[np.int64]:
+        """Return where each slot starts when all rows stand in slot order, shape (n_slots + 1,)."""
+        sizes = [self.slot_rows(s) for s in range(self.n_slots)]
+        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
