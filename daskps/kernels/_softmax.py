@@ -79,7 +79,7 @@ def train(
     one, zero = np.float32(1), np.float32(0)
     width = state.shape[2]
     per_eta = one / eta
-    s = np.empty(width, Scalar)
+    s = np.empty(width, np.float32)
     total: Scalar = 0.0
     for i in range(start, stop):
         first, last = np.uint64(indptr[i]), np.uint64(indptr[i + 1])

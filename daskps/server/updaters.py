@@ -214,7 +214,7 @@ class AdaGrad(_Local, frozen=True, tag=True):
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
         _merge.gather(_frozen(rows), *_rows_of(idx), out)
         if self.discount:
-            _merge.flush_adagrad(_frozen(rows), *_rows_of(idx), *_rates(self), T, out)
+            _merge.flush_adagrad(_frozen(rows), *_rows_of(idx), *_rates(self), float(T), out)
 
     def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
         eta, beta, alpha2, alpha1 = _rates(self)
@@ -222,12 +222,12 @@ class AdaGrad(_Local, frozen=True, tag=True):
         _merge.commit_adagrad(rows, _frozen(acc), eta, beta, l2, l1)
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
-        _merge.apply_adagrad(rows, *_rows_of(idx), _frozen(push), *_rates(self), T, R)
+        _merge.apply_adagrad(rows, *_rows_of(idx), _frozen(push), *_rates(self), float(T), float(R))
 
     def values(self, rows: Array, T: float) -> Array:
         out = np.empty((rows.shape[0], 1, rows.shape[2]), np.float32)
         if self.discount:
-            _merge.flush_adagrad(_frozen(rows), _EVERYTHING, True, *_rates(self), T, out)
+            _merge.flush_adagrad(_frozen(rows), _EVERYTHING, True, *_rates(self), float(T), out)
         else:
             out[:] = rows[:, :1]
         return out[:, 0]
@@ -282,7 +282,7 @@ class FTRL(_Local, frozen=True, tag=True):
 AnyUpdater = Add | SGD | AdaGrad | FTRL
 
 
-def _rates(updater: AdaGrad | FTRL) -> tuple[Any, ...]:
+def _rates(updater: AdaGrad | FTRL) -> tuple[Any, Any, Any, Any]:
     """Return eta, beta, alpha2, alpha1."""
     alpha2 = updater.alpha * (1 - updater.l1_ratio)
     alpha1 = updater.alpha * updater.l1_ratio
