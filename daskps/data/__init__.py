@@ -6,5 +6,13 @@ Owns ingest, the dataset format and access to partitions. Knows nothing of param
 from .arrays import as_dataset, from_arrays
 from .dataset import Dataset, open_dataset
 from .partition import Partition
+from .svmlight import read_svmlight
 
-__all__ = ["Dataset", "Partition", "as_dataset", "from_arrays", "open_dataset"]
+__all__ = [
+    "Dataset",
+    "Partition",
+    "as_dataset",
+    "from_arrays",
+    "open_dataset",
+    "read_svmlight",
+]

@@ -10,16 +10,19 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import dask
 import numpy as np
+import xarray as xr
 import zarr.abc.store
 from numpy.typing import NDArray
 
 from daskps.errors import DataError
 
+from .blocks import Inputs, dask_blocks, is_blocked, padded_blocks, read_block
 from .convert import to_partition
 from .dataset import Dataset, open_dataset
-from .ingest import Recipe, assemble, assemble_on_disk, entropy, writing
-from .pieces import load
+from .ingest import Recipe, assemble, assemble_on_disk, entropy, flat, prepare, writing
+from .pieces import Piece, load
 from .stores import resolve
 
 
@@ -44,7 +47,8 @@ def from_arrays(
     ----------
     X
         Matrix of shape (n_rows, n_features): numpy, scipy.sparse, pydata/sparse, pandas, a 2-d
-        xarray.DataArray, or a dask array or DataFrame with blocks of those.
+        xarray.DataArray, a dask array or DataFrame with blocks of those (of unknown sizes too),
+        or an xarray.Dataset as of `Dataset.to_xarray`.
     y
         Labels, shape (n_rows,): numbers, strings or booleans. None for data without labels.
     store
@@ -61,7 +65,8 @@ def from_arrays(
     overwrite
         Whether a Zarr group at `store` may be replaced.
     feature_names
-        Names of the columns, shape (n_features,), kept beside the data.
+        Names of the columns, shape (n_features,), kept beside the data. The default is a
+        DataFrame's own, if they are strings.
 
     Raises
     ------
@@ -71,19 +76,52 @@ def from_arrays(
         If `X` is of a type that is not known.
     """
     seed = entropy(random_state) if shuffle else None
-    rows, classes = to_partition(X, y, sample_weight)
-    pieces = [load(rows, classes, seed, 0)]
-    recipe = Recipe(
-        n_features=rows.n_features,
-        n_partitions=n_partitions,
-        seed=seed,
-        feature_names=_names(feature_names, rows.n_features),
-    )
+    inputs = _inputs(X, y, sample_weight)
+    if feature_names is None:
+        feature_names = _own_names(X)
+
+    def recipe(pieces: Sequence[Piece]) -> Recipe:
+        width = _width(pieces)
+        names = _names(feature_names, width)
+        return Recipe(n_features=width, n_partitions=n_partitions, seed=seed, feature_names=names)
+
+    if inputs is None:
+        rows, classes = to_partition(X, *dask.compute(y, sample_weight))
+        pieces: Sequence[Piece] = [load(rows, classes, seed, 0)]
+    elif store is None:
+        pieces = flat(prepare(read_block, inputs, seed, None))
     if store is None:
-        return assemble(pieces, recipe)
+        return assemble(pieces, recipe(pieces))
     target = resolve(store)
     with writing(target, overwrite) as group:
-        return assemble_on_disk(pieces, recipe, target, group, spread=False)
+        if inputs is not None:
+            pieces = flat(prepare(read_block, inputs, seed, group))
+        spread = inputs is not None
+        return assemble_on_disk(pieces, recipe(pieces), target, group, spread=spread)
+
+
+def _inputs(X: Any, y: Any, sample_weight: Any) -> Inputs | None:
+    """Return the blocks of `X`; None for a matrix in memory."""
+    if isinstance(X, xr.Dataset):
+        if y is not None or sample_weight is not None:
+            raise DataError("y and sample_weight cannot be given with an xarray.Dataset.")
+        return padded_blocks(X)
+    return dask_blocks(X, y, sample_weight) if is_blocked(X) else None
+
+
+def _width(pieces: Sequence[Piece]) -> int:
+    widths = sorted({piece.n_features for piece in pieces})
+    if len(widths) > 1:
+        raise DataError(f"blocks of X have {widths!r} columns, expected the same number in all.")
+    return widths[0]
+
+
+def _own_names(X: Any) -> Sequence[str] | None:
+    if isinstance(X, xr.Dataset) and "feature_name" in X:
+        return [str(name) for name in X["feature_name"].values]
+    columns = getattr(X, "columns", None)
+    names = None if columns is None else list(columns)
+    return names if names and all(isinstance(name, str) for name in names) else None
 
 
 def as_dataset(

@@ -200,9 +200,9 @@ class Dataset:
         """
         if self._ranges is not None:
             raise DataError("to_xarray() of a split is not possible; call it before split().")
-        if self._parts is not None:
-            return xr.open_zarr(_written(self, self._parts))
-        return xr.open_zarr(self._store)
+        store = self._store if self._parts is None else _written(self, self._parts)
+        opened: xr.Dataset = xr.open_zarr(store)
+        return opened
 
     def __len__(self) -> int:
         return self.n_rows

@@ -1,14 +1,14 @@
-"""From pieces to a dataset: choose partitions, deal the rows, gather and write.
+"""Ingest: read inputs into pieces, deal their rows to partitions, gather and write.
 
-Owns the second half of every ingest. Each partition is one task that gathers its share of all
-pieces, so memory is a small multiple of a partition per running task, and the result depends on
-the pieces and the seed only, never on workers. Does not own parsing and checks (see `convert`,
-`svmlight`).
+Owns the order of events, the tasks, and what happens on failure. Each partition is one task that
+gathers its share of all pieces, so memory is a small multiple of a partition per running task,
+and the result depends on the pieces and the seed only, never on workers. Does not own parsing and
+checks (see `convert`, `parse`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +19,16 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
+from zarr.storage import StorePath
 
 from daskps.errors import DataError
 
 from . import format as disk
 from .dataset import Dataset
 from .format import Manifest
-from .labels import Labels, merge
+from .labels import Classes, Labels, merge
 from .partition import Partition
-from .pieces import Piece, gather, remove_staging, shuffle_order
+from .pieces import Piece, gather, load, remove_staging, shuffle_order, stage
 from .plan import choose_partitions, cut, deal
 from .stores import create_group, is_shared
 
@@ -86,6 +87,66 @@ def writing(store: Any, overwrite: bool) -> Iterator[zarr.Group]:
         raise
 
 
+def prepare(
+    read: Callable[..., Iterable[tuple[Partition, Classes]]],
+    inputs: Sequence[tuple[Any, ...]],
+    seed: int | None,
+    group: zarr.Group | None,
+) -> list[list[Piece]]:
+    """Read all inputs in parallel; return the pieces of each, in order.
+
+    Parameters
+    ----------
+    read
+        Called as `read(*inputs[i])`; yields checked rows and the classes of their label codes.
+    inputs
+        One task each. They may hold Dask's lazy objects.
+    seed
+        Seed of the shuffle; None keeps the order of rows.
+    group
+        Where pieces are staged; None keeps them in memory.
+
+    Raises
+    ------
+    DataError
+        The error of the first input, in order, that cannot be used.
+    """
+    target = None if group is None else group.store_path
+    # Errors come back as values: whichever worker is first, the first input in order is blamed,
+    # and no task is still writing when the store is cleaned up.
+    task = dask.delayed(_prepare, pure=False)
+    tasks = [task(read, i, seed, target, *args) for i, args in enumerate(inputs)]
+    local = group is not None and not is_shared(group.store)
+    results = dask.compute(*tasks, scheduler="threads" if local else None)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return list(results)
+
+
+def flat(pieces: Sequence[Sequence[Piece]]) -> list[Piece]:
+    """Return the pieces of all inputs in one list."""
+    return [piece for blocks in pieces for piece in blocks]
+
+
+def _prepare(
+    read: Callable[..., Iterable[tuple[Partition, Classes]]],
+    number: int,
+    seed: int | None,
+    target: StorePath | None,
+    *args: Any,
+) -> list[Piece] | Exception:
+    pieces: list[Piece] = []
+    try:
+        for block, (rows, classes) in enumerate(read(*args)):
+            unique = (number << 32) + block
+            piece = load(rows, classes, seed, unique)
+            pieces.append(piece if target is None else stage(piece, target, unique))
+    except (DataError, OSError) as error:
+        return error
+    return pieces
+
+
 def assemble(pieces: Sequence[Piece], recipe: Recipe) -> Dataset:
     """Build a dataset in memory."""
     plan, manifest = _plan(pieces, recipe)
@@ -117,7 +178,7 @@ def assemble_on_disk(
     disk.create(group, manifest, int(sizes[0].max()), int(sizes[1].max()), present)
     write = dask.delayed(_write, pure=False)
     scheduler = None if spread and is_shared(store) else "threads"
-    shared = dask.delayed(plan, traverse=False) if scheduler is None else plan
+    shared = dask.delayed(plan, traverse=False)
     tasks = [write(shared, k, group) for k in range(manifest.n_partitions)]
     dask.compute(*tasks, scheduler=scheduler, traverse=False)
     remove_staging(group.store_path)

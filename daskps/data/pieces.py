@@ -37,12 +37,20 @@ class Piece(Protocol):
         """Number of stored values."""
 
     @property
+    def n_features(self) -> int:
+        """Number of columns, as far as this piece knows."""
+
+    @property
     def labels(self) -> Labels | None:
         """Counts of the labels; None without labels."""
 
     @property
     def present(self) -> frozenset[str]:
         """Which of values, label and weight exist."""
+
+    @property
+    def column_range(self) -> tuple[int, int] | None:
+        """Smallest and largest column id; None when there is none."""
 
     def row_lengths(self) -> NDArray[np.int64]:
         """Return the number of stored values of each row."""
@@ -70,9 +78,20 @@ class LoadedPiece:
         return self.rows.nnz
 
     @property
+    def n_features(self) -> int:
+        """Number of columns, as far as this piece knows."""
+        return self.rows.n_features
+
+    @property
     def present(self) -> frozenset[str]:
         """Which of values, label and weight exist."""
         return _present(self.rows)
+
+    @property
+    def column_range(self) -> tuple[int, int] | None:
+        """Smallest and largest column id; None when there is none."""
+        indices = self.rows.indices
+        return (int(indices.min()), int(indices.max())) if len(indices) else None
 
     def row_lengths(self) -> NDArray[np.int64]:
         """Return the number of stored values of each row."""
@@ -97,6 +116,7 @@ class StagedPiece:
     index_dtype: str
     labels: Labels | None
     present: frozenset[str]
+    column_range: tuple[int, int] | None
 
     def row_lengths(self) -> NDArray[np.int64]:
         """Return the number of stored values of each row."""
@@ -154,15 +174,22 @@ def load(rows: Partition, classes: Classes, seed: int | None, number: int) -> Lo
 def stage(piece: LoadedPiece, target: StorePath, number: int) -> StagedPiece:
     """Write the arrays of `piece`, shuffled, to the staging area of `target`."""
     rows = piece.share(0, piece.n_rows)
-    path = target / STAGING / f"piece-{number:06d}"
+    path = target / STAGING / f"piece-{number}"
     for name in ("indptr", "indices", "values", "label", "weight"):
         data = getattr(rows, name)
         if data is not None:
             raw = default_buffer_prototype().buffer.from_bytes(data.tobytes())
             sync((path / name).set(raw))
-    dtype = rows.indices.dtype.str
-    has = piece.present
-    return StagedPiece(path, rows.n_rows, rows.nnz, rows.n_features, dtype, piece.labels, has)
+    return StagedPiece(
+        path=path,
+        n_rows=rows.n_rows,
+        nnz=rows.nnz,
+        n_features=rows.n_features,
+        index_dtype=rows.indices.dtype.str,
+        labels=piece.labels,
+        present=piece.present,
+        column_range=piece.column_range,
+    )
 
 
 def remove_staging(target: StorePath) -> None:
