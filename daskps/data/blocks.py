@@ -78,7 +78,7 @@ def _aligned(name: str, column: Any, X: Any, blocks: list[Any]) -> list[Any]:
     unknown = np.isnan(X.shape[0]) or np.isnan(column.shape[0])
     if unknown and column.numblocks[0] != len(blocks):
         raise DataError(
-            f"{name} has {column.numblocks[0]} blocks and X has {len(blocks)}, of unknown sizes, so "
+            f"{name} has {column.numblocks[0]} blocks and X has {len(blocks)}, of unknown sizes: "
             "they cannot be matched; call compute_chunk_sizes() on both."
         )
     if not unknown and column.shape[0] != X.shape[0]:

@@ -9,7 +9,7 @@ import glob
 import gzip
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -42,7 +42,8 @@ class Block:
     def line_number(self, index: int) -> int:
         """Return the number in the file, from 1, of line `index` of this block (reads the file)."""
         before, left = 0, self.offset
-        with _opener(self.path) as file:
+        opener: Callable[..., IO[bytes]] = gzip.GzipFile if _is_gzip(self.path) else open  # type: ignore[assignment]
+        with opener(self.path, "rb") as file:
             while left and (data := file.read(min(left, BLOCK_BYTES))):
                 before += data.count(b"\n")
                 left -= len(data)
@@ -85,12 +86,16 @@ def _readable(path: str) -> str:
         ) from error
 
 
+def _is_gzip(path: str) -> bool:
+    return path.endswith(".gz")
+
+
 def cut_files(files: Sequence[str], block_bytes: int) -> list[Source]:
     """Cut plain files into ranges of `block_bytes`; the last one of a file may be shorter."""
     sources = []
     for path in files:
         size = Path(path).stat().st_size
-        step = size if path.endswith(".gz") else block_bytes
+        step = size if _is_gzip(path) else block_bytes
         sources += [Source(path, at, min(at + step, size)) for at in range(0, size, max(1, step))]
     return sources
 
@@ -103,7 +108,7 @@ def read_blocks(source: Source, block_bytes: int) -> Iterator[Block]:
     DataError
         If a gzip file is truncated or damaged.
     """
-    if not source.path.endswith(".gz"):
+    if not _is_gzip(source.path):
         yield _read_range(source)
         return
     offset = 0
@@ -133,8 +138,3 @@ def _read_range(source: Source) -> Block:
         if data and not data.endswith(b"\n"):
             data += file.readline()
     return Block(source.path, data, begin)
-
-
-def _opener(path: str) -> IO[bytes]:
-    opened: IO[bytes] = gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
-    return opened
