@@ -22,6 +22,7 @@ from daskps.run import checkpoint
 from daskps.run import events as ev
 from daskps.run.ledger import Ledger
 from daskps.run.plan import Plan
+from daskps.run.state import State
 from daskps.server.client import merge_values
 from daskps.server.functions import FUNCTIONS
 from daskps.server.layout import Layout, ShardRef
@@ -41,6 +42,17 @@ class Checkpoints:
     fingerprint: str
     """Describes the model's settings, for the manifest."""
     keep: int = 2
+
+
+ControlCall = tuple[ShardRef, str, Mapping[str, Any]]
+"""(where, operation, keyword arguments)."""
+
+
+def _raise_first(answers: list[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return answers
 
 
 class Engine(ABC):
@@ -75,21 +87,22 @@ class Engine(ABC):
         self.layout: Layout
         self._inbox: queue.SimpleQueue[Callable[[], ev.Event | None]] = queue.SimpleQueue()
         self._writers: dict[str, threading.Thread] = {}
-        self._used_cut: str | None = None
+        self._state: State | None = None
 
     # -- for the driver ----------------------------------------------------------------------
 
-    def start(self, cut: str | None, clocks: ev.Clocks) -> None:
-        """Place the shards, at the state of `cut` if given."""
+    def start(self, cut: str | None, clocks: ev.Clocks, state: State | None = None) -> None:
+        """Place the shards, at the state of `cut` or at `state` if one is given."""
+        self._state = state
         numbers = range(self.n_shards)
         here = [ShardRef(s, 0, "", "") for s in numbers]  # addresses do not matter to ownership
         slots = Layout.place(self.plan.server.n_slots, dict(enumerate(here)))
         self.layout = slots
         refs = self._make(dict.fromkeys(numbers, 0), generation=1)
         self.layout = Layout(1, slots.owners, refs)
-        if cut is not None:
-            self._all("restore", generation=1, clocks=dict(clocks), store=self._store, cut=cut)
-            self._used_cut = cut
+        if cut is not None or state is not None:
+            calls = [self._restoring(r, 1, clocks, cut) for r in self.layout.refs.values()]
+            _raise_first(self._call(calls, self.recovery_timeout))
 
     def next_event(self, timeout: float) -> ev.Event | None:
         """Return the next event, or None after `timeout` seconds."""
@@ -123,6 +136,11 @@ class Engine(ABC):
         parts = self._all("values", table=table)
         return merge_values(self.layout, self.plan.server, table, parts)
 
+    def state(self) -> State:
+        """Return everything that the shards hold, to start another run from."""
+        self._all("freeze", cut="state")
+        return State.gather(self.layout, self._all("dump", cut="state"))
+
     def reduce(self, function: str, **params: Any) -> float:
         """Run a server function on every shard and merge the parts in slot order."""
         answers = self._all("apply", function=function, params=params)
@@ -146,9 +164,7 @@ class Engine(ABC):
         """Make new incarnations of shards, with initial values, and wait for them."""
 
     @abstractmethod
-    def _call(
-        self, calls: Sequence[tuple[ShardRef, str, Mapping[str, Any]]], timeout: float
-    ) -> list[Any]:
+    def _call(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
         """Call operations of shards at once; answers or exceptions, in order."""
 
     @abstractmethod
@@ -172,10 +188,7 @@ class Engine(ABC):
     def _all(self, operation: str, **kwargs: Any) -> dict[int, Any]:
         refs = self.layout.refs
         calls = [(ref, operation, kwargs) for ref in refs.values()]
-        answers = self._call(calls, self.recovery_timeout)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
+        answers = _raise_first(self._call(calls, self.recovery_timeout))
         return dict(zip(refs, answers, strict=True))
 
     def _failure(self, token: int, error: BaseException) -> ev.TaskFailed:
@@ -211,9 +224,7 @@ class Engine(ABC):
                     rows.setdefault(table, {}).update(by_slot)
             counts = checkpoint.create(store, cut, self.plan.server, rows)
             calls = [(ref, "write_cut", {"store": store, "cut": cut}) for ref in layout.refs.values()]
-            for answer in self._call(calls, self.recovery_timeout):
-                if isinstance(answer, BaseException):
-                    raise answer
+            _raise_first(self._call(calls, self.recovery_timeout))
             manifest = checkpoint.Manifest(
                 model=self.checkpoints.fingerprint,
                 server=self.plan.server,
@@ -251,7 +262,6 @@ class Engine(ABC):
                 self.post(ev.RecoveryFailed(error))
                 return
             if not again:
-                self._used_cut = cuts[0]
                 seconds = time.monotonic() - start
                 self.post(ev.Recovered(clocks, cuts[0], seconds))
                 return
@@ -275,13 +285,12 @@ class Engine(ABC):
         clocks = action.clocks
         if action.rollback:
             clocks = self._clocks_of(cut)
-        calls: list[tuple[ShardRef, str, dict[str, Any]]] = []
-        state = {"generation": generation, "clocks": dict(clocks)}
+        calls: list[ControlCall] = []
         for shard, ref in self.layout.refs.items():
             if action.rollback or shard in action.shards or shard in lost:
-                calls.append((ref, "restore", {**state, "store": self._store, "cut": cut}))
+                calls.append(self._restoring(ref, generation, clocks, cut))
             else:
-                calls.append((ref, "advance", state))
+                calls.append((ref, "advance", {"generation": generation, "clocks": dict(clocks)}))
         gone = set()
         for (ref, _, _), answer in zip(calls, self._call(calls, self.recovery_timeout), strict=True):
             if isinstance(answer, ShardLost):
@@ -289,6 +298,16 @@ class Engine(ABC):
             elif isinstance(answer, BaseException):
                 raise answer
         return gone, clocks
+
+    def _restoring(
+        self, ref: ShardRef, generation: int, clocks: ev.Clocks, cut: str | None
+    ) -> ControlCall:
+        kwargs: dict[str, Any] = {"generation": generation, "clocks": dict(clocks)}
+        if cut is not None:
+            kwargs |= {"store": self._store, "cut": cut}
+        elif self._state is not None:
+            kwargs["start"] = self._state.of(self.layout.slots_of(ref.shard), self.plan.server)
+        return ref, "restore", kwargs
 
     def _clocks_of(self, cut: str | None) -> dict[int, int]:
         n = self.plan.server.n_partitions

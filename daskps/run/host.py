@@ -9,7 +9,7 @@ from daskps.errors import ShardLost
 from daskps.run import checkpoint
 from daskps.server.layout import ShardRef
 from daskps.server.messages import Ack, Pull, Pulled, Push, Stats
-from daskps.server.shard import ServerSpec, Shard
+from daskps.server.shard import Frozen, ServerSpec, Shard
 
 
 class ShardHost:
@@ -20,7 +20,7 @@ class ShardHost:
     """
 
     OPERATIONS = frozenset(
-        "pull push apply values freeze write_cut advance restore stats ping".split()
+        "pull push apply values freeze write_cut dump advance restore stats ping".split()
     )
 
     def __init__(
@@ -77,12 +77,23 @@ class ShardHost:
         """See `Shard.advance`."""
         self.shard.advance(generation, clocks)
 
+    def dump(self, cut: str) -> tuple[float, Frozen]:
+        """Return the samples seen and the rows of `cut`, and forget it."""
+        tables = self.shard.frozen(cut)
+        self.shard.thaw(cut)
+        return self.shard.samples, tables
+
     def restore(
-        self, generation: int, clocks: Mapping[int, int], store: str | None, cut: str | None
+        self,
+        generation: int,
+        clocks: Mapping[int, int],
+        store: str | None = None,
+        cut: str | None = None,
+        start: tuple[float, Frozen] | None = None,
     ) -> None:
-        """Load the slots of `cut`, or initial values."""
+        """Load the slots of `cut`, or the rows of `start`, or initial values."""
         if store is None or cut is None:
-            self.shard.restore(generation, clocks, 0.0, None)
+            self.shard.restore(generation, clocks, *(start or (0.0, None)))
             return
         manifest = checkpoint.read_manifest(store, cut)
         tables = checkpoint.read_slots(store, cut, manifest, self._slots)

@@ -13,7 +13,7 @@ from typing import Any
 from daskps.data import Dataset
 from daskps.errors import ShardLost
 from daskps.run import events as ev
-from daskps.run.engine import Checkpoints, Engine
+from daskps.run.engine import Checkpoints, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
 from daskps.run.task import mean_metrics, run_evaluation, run_task
@@ -106,9 +106,7 @@ class InProcessEngine(Engine):
             self._hosts[shard] = ShardHost(*args)
         return {s: ShardRef(s, i, ADDRESS, f"shard-{s}-i{i}") for s, i in incarnations.items()}
 
-    def _call(
-        self, calls: Sequence[tuple[ShardRef, str, Mapping[str, Any]]], timeout: float
-    ) -> list[Any]:
+    def _call(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
         def one(ref: ShardRef, operation: str, kwargs: Mapping[str, Any]) -> Any:
             try:
                 self._transport.local(ref)

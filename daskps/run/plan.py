@@ -22,6 +22,11 @@ class StepServer(Protocol):
         """Whether pushes of a clock are merged together (BSP)."""
         ...
 
+    @property
+    def samples_together(self) -> int:
+        """Samples that are merged together with this push: of all partitions in BSP."""
+        ...
+
     def pull(self, keysets: Sequence[KeySet]) -> tuple[list[NDArray[Any]], float]:
         """Return the rows of each key set, and the samples that the shards had seen."""
         ...
@@ -67,6 +72,7 @@ class Plan:
     model: Model
     server: ServerSpec
     clocks_per_pass: int
+    partition_rows: tuple[int, ...]
     call_timeout: float = 10.0
     """Seconds that one call to a shard may take before the shard counts as silent."""
 
@@ -74,3 +80,9 @@ class Plan:
         """Return the rows of a partition that `clock` is about."""
         s, of = clock % self.clocks_per_pass, self.clocks_per_pass
         return slice(n_rows * s // of, n_rows * (s + 1) // of)
+
+    def samples_of(self, clock: int, partition: int) -> int:
+        """Return the samples that are merged together with (partition, clock)."""
+        together = self.partition_rows if self.server.sync else (self.partition_rows[partition],)
+        slices = (self.slice_of(n, clock) for n in together)
+        return sum(r.stop - r.start for r in slices)

@@ -18,8 +18,9 @@ from daskps.server.layout import Layout
 class _BoundServer:
     """`StepServer` of one task; measures what it does."""
 
-    def __init__(self, client: ParameterClient, partition: int, clock: int) -> None:
+    def __init__(self, plan: Plan, client: ParameterClient, partition: int, clock: int) -> None:
         self._client = client
+        self._plan = plan
         self._id = {"partition": partition, "clock": clock}
         self.seconds = 0.0
         self.pushed = False
@@ -27,6 +28,10 @@ class _BoundServer:
     @property
     def sync(self) -> bool:
         return self._client.spec.sync
+
+    @property
+    def samples_together(self) -> int:
+        return self._plan.samples_of(self._id["clock"], self._id["partition"])
 
     def pull(self, keysets: Sequence[KeySet]) -> tuple[list[NDArray[Any]], float]:
         start = time.perf_counter()
@@ -50,7 +55,7 @@ def run_task(
     """Run one step and return its figures: the model's sums, seconds and bytes."""
     start = time.perf_counter()
     client = ParameterClient(plan.server, layout, transport)
-    server = _BoundServer(client, partition, clock)
+    server = _BoundServer(plan, client, partition, clock)
     with threadpool_limits(1):  # a worker thread is the unit of parallelism, BLAS is not
         metrics = plan.model.step(data, plan.slice_of(data.n_rows, clock), server)
     if not server.pushed:
@@ -74,7 +79,7 @@ def run_evaluation(
     """Evaluate one prepared partition of the held-out dataset at the state of `clock`."""
     client = ParameterClient(plan.server, layout, transport)
     with threadpool_limits(1):
-        return plan.model.evaluate(data, _BoundServer(client, 0, clock))
+        return plan.model.evaluate(data, _BoundServer(plan, client, 0, clock))
 
 
 def mean_metrics(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,0 +1,169 @@
+"""Linear models as the parameter server sees them: two tables and a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.data import Partition
+from daskps.errors import DataError
+from daskps.kernels import linear as kernel
+from daskps.run.plan import StepServer
+from daskps.server.keys import KeySet, localise, whole_table
+from daskps.server.tables import Placement, TableSpec
+from daskps.server.updaters import FTRL, AdaGrad
+
+COEF, INTERCEPT = "coef", "intercept"
+_W = 2  # field of the working state that holds the weight
+
+
+@dataclass(frozen=True, slots=True)
+class LinearData:
+    """A partition ready for the kernels: indices are positions in the key set."""
+
+    rows: kernel.Rows
+    keysets: tuple[KeySet, ...]
+
+    @property
+    def n_rows(self) -> int:
+        """Number of samples."""
+        return len(self.rows.indptr) - 1
+
+    def __sizeof__(self) -> int:
+        """Return the bytes held, so that Dask can account for them."""
+        arrays = sum(a.nbytes for a in self.rows if a is not None)
+        return int(arrays) + sum(k.__sizeof__() for k in self.keysets)
+
+
+@dataclass(frozen=True, slots=True)
+class LogisticModel:
+    """Binary or multinomial logistic regression by local steps.
+
+    Parameters
+    ----------
+    n_features
+        Rows of the table of weights.
+    labels
+        Label values as they stand in partitions, ascending; two make the binary model.
+    class_weight
+        Factor of each label's samples, or None.
+    solver
+        ``adagrad`` or ``ftrl``.
+    eta, beta
+        A step is ``eta / (beta + sqrt(n))`` with n the sum of squared gradients.
+    alpha, l1_ratio
+        Penalty, see `daskps.kernels.linear`.
+    fit_intercept
+        Whether there is an unpenalised intercept.
+    discount
+        Whether pushes are merged on arrival (SSP, ASP).
+    """
+
+    n_features: int
+    labels: tuple[float, ...]
+    class_weight: tuple[float, ...] | None
+    solver: Literal["adagrad", "ftrl"]
+    eta: float
+    beta: float
+    alpha: float
+    l1_ratio: float
+    fit_intercept: bool
+    discount: bool
+
+    @property
+    def width(self) -> int:
+        """Numbers a feature: one weight, or one for each class."""
+        return 1 if len(self.labels) == 2 else len(self.labels)
+
+    @property
+    def rule(self) -> kernel.Rule:
+        """How the kernels step."""
+        l2, l1 = self.alpha * (1 - self.l1_ratio), self.alpha * self.l1_ratio
+        return kernel.Rule(self.solver == "ftrl", self.eta, self.beta, l2, l1)
+
+    def tables(self) -> tuple[TableSpec, ...]:
+        """Return the tables of weights and intercepts."""
+        updater = FTRL if self.solver == "ftrl" else AdaGrad
+        step = {"discount": self.discount, "eta": self.eta, "beta": self.beta}
+        penalised = updater(alpha=self.alpha, l1_ratio=self.l1_ratio, **step)  # type: ignore[arg-type]
+        coef = TableSpec(COEF, self.n_features, self.width, penalised)
+        if not self.fit_intercept:
+            return (coef,)
+        return coef, TableSpec(INTERCEPT, 1, self.width, updater(**step))  # type: ignore[arg-type]
+
+    def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> LinearData:
+        """Encode labels, fold weights, and rewrite indices to positions in the key set.
+
+        Raises
+        ------
+        DataError
+            If the partition has a label that is none of `labels`.
+        """
+        keyset, local = localise(placements[COEF], partition.indices)
+        keysets = (keyset,)
+        if self.fit_intercept:
+            keysets += (whole_table(placements[INTERCEPT]),)
+        code = self._codes(partition)
+        weight = partition.weight
+        if self.class_weight is not None:
+            factor = np.asarray(self.class_weight, np.float32)[code]
+            weight = factor if weight is None else weight * factor
+        y: NDArray[Any] = code.astype(np.float32) if self.width == 1 else code
+        return LinearData(
+            kernel.Rows(partition.indptr, local, partition.values, y, weight), keysets
+        )
+
+    def _codes(self, partition: Partition) -> NDArray[np.int32]:
+        if partition.label is None:
+            raise DataError("the data has no labels; pass y, or ingest a dataset with labels.")
+        labels = np.asarray(self.labels)
+        code = np.minimum(np.searchsorted(labels, partition.label), len(labels) - 1)
+        unknown = labels[code] != partition.label
+        if unknown.any():
+            raise DataError(
+                f"label {float(partition.label[unknown][0])!r} is none of the classes "
+                f"{self.labels}; expected only labels that the training data has."
+            )
+        return code.astype(np.int32)
+
+    def step(self, data: LinearData, rows: slice, server: StepServer) -> Mapping[str, float]:
+        """Take local steps over `rows` on a snapshot and push what they changed."""
+        pulled, seen = server.pull(data.keysets)
+        T_end = seen + server.samples_together
+        rules = (self.rule, self.rule.unpenalised())
+        states = [self._begin(r, p, T_end) for r, p in zip(rules, pulled, strict=False)]
+        bias = states[1] if self.fit_intercept else self._no_bias()
+        loss = kernel.train(
+            *(self.rule, data.rows, rows.start, rows.stop, states[0], bias, T_end),
+            fit_intercept=self.fit_intercept,
+        )
+        deltas = []
+        for rule, p, state in zip(rules, pulled, states, strict=False):
+            deltas.append(np.empty((len(p), 3 if server.sync else 5, self.width), np.float32))
+            kernel.end(rule, p, state, T_end, deltas[-1])
+        samples = rows.stop - rows.start
+        server.push(data.keysets, deltas, samples=samples)
+        return {"loss": loss, "samples": float(samples)}
+
+    def evaluate(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
+        """Return the sum of log-losses at the present weights."""
+        pulled, seen = server.pull(data.keysets)
+        rules = (self.rule, self.rule.unpenalised())
+        states = [self._begin(r, p, seen) for r, p in zip(rules, pulled, strict=False)]
+        bias = states[1] if self.fit_intercept else self._no_bias()
+        w = np.ascontiguousarray(states[0][:, _W])
+        scores = kernel.decision(*data.rows[:3], w, np.ascontiguousarray(bias[0, _W]))
+        loss = kernel.log_loss(scores, data.rows.y, data.rows.weight)
+        return {"loss": loss, "samples": float(data.n_rows)}
+
+    def _begin(self, rule: kernel.Rule, pulled: Any, T: float) -> NDArray[np.float32]:
+        state = np.empty((len(pulled), kernel.STATE_FIELDS, self.width), np.float32)
+        kernel.begin(rule, pulled, T, state)
+        return state
+
+    def _no_bias(self) -> NDArray[np.float32]:
+        return np.zeros((1, kernel.STATE_FIELDS, self.width), np.float32)

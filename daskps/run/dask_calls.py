@@ -1,0 +1,106 @@
+"""Bounded calls to shards over Dask's own connections, from workers and from the driver.
+
+An actor proxy inside a task waits for ever when the actor's worker dies. Here every call has a
+timeout, and the news of a lost worker ends all calls to it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distributed.protocol import to_serialize
+
+from daskps import errors
+from daskps.errors import RunFailed, ShardLost
+from daskps.server.layout import ShardRef
+
+HANDLER = "daskps"
+"""Name of the worker handler that answers."""
+
+
+def refusal(error: BaseException) -> dict[str, Any]:
+    """Return an error as a message; nothing but strings, so that it can always be sent."""
+    return {"status": "error", "kind": type(error).__name__, "text": str(error)}
+
+
+def raised(answer: dict[str, Any], ref: ShardRef) -> BaseException:
+    """Return the error that a message stands for."""
+    kind = getattr(errors, answer["kind"], None)
+    if isinstance(kind, type) and issubclass(kind, errors.DaskpsError):
+        return kind(answer["text"])
+    where = f"shard {ref.shard} on {ref.address}"
+    return RunFailed(f"{where} failed with {answer['kind']}: {answer['text']}")
+
+
+class Caller:
+    """Sends operations to shards; belongs to one event loop.
+
+    Parameters
+    ----------
+    rpc
+        Returns an object with a coroutine method for each handler of the worker at an address.
+    """
+
+    def __init__(self, rpc: Callable[[str], Any]) -> None:
+        self._rpc = rpc
+        self._known: dict[str, set[str]] = {}
+        self._gone: set[str] = set()
+        self._open: dict[asyncio.Future[Any], ShardRef] = {}
+
+    async def call(self, ref: ShardRef, operation: str, message: Any, timeout: float) -> Any:
+        """Return the answer of a shard.
+
+        Raises
+        ------
+        ShardLost
+            If it does not answer within `timeout` seconds, or its worker is gone.
+        """
+        if ref.key in self._gone:
+            raise _lost(ref, "its worker is gone")
+        self._known.setdefault(ref.address, set()).add(ref.key)
+        sent = self._rpc(ref.address).daskps(
+            shard=ref.shard,
+            incarnation=ref.incarnation,
+            key=ref.key,
+            operation=operation,
+            message=to_serialize(message),
+        )
+        future = asyncio.ensure_future(sent)
+        self._open[future] = ref
+        try:
+            answer = await asyncio.wait_for(future, timeout)
+        except TimeoutError as error:
+            raise _lost(ref, f"no answer to {operation!r} within {timeout:g} s") from error
+        except OSError as error:
+            raise _lost(ref, f"{type(error).__name__} during {operation!r}") from error
+        except asyncio.CancelledError as error:
+            if ref.key not in self._gone:
+                raise
+            raise _lost(ref, f"its worker went during {operation!r}") from error
+        finally:
+            self._open.pop(future, None)
+        if answer["status"] != "OK":
+            raise raised(answer, ref)
+        return answer["result"]
+
+    async def call_all(
+        self, calls: Sequence[tuple[ShardRef, str, Any]], timeout: float
+    ) -> list[Any]:
+        """Return answers or errors of calls that run at once, in order."""
+        pending = (self.call(ref, operation, message, timeout) for ref, operation, message in calls)
+        return await asyncio.gather(*pending, return_exceptions=True)
+
+    def lose(self, address: str) -> None:
+        """End what waits for the worker at `address`; later lives of it have other keys."""
+        self._gone |= self._known.pop(address, set())
+        for future, ref in list(self._open.items()):
+            if ref.address == address:
+                future.cancel()
+
+
+def _lost(ref: ShardRef, why: str) -> ShardLost:
+    return ShardLost(
+        f"shard {ref.shard} incarnation {ref.incarnation} on {ref.address} was lost: {why}."
+    )

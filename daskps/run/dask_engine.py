@@ -1,0 +1,290 @@
+"""The engine on a Dask cluster: shards are actors, tasks are Dask tasks.
+
+Dask places, reschedules and recomputes; daskps bounds every wait and says what is done. Tasks hold
+opaque references to shards and are never pinned to an address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dask
+from distributed import Client, Future, wait
+from distributed.actor import ProxyRPC
+
+from daskps.data import Dataset
+from daskps.errors import RunFailed, RunTimeout, ShardLost
+from daskps.run import dask_worker
+from daskps.run import events as ev
+from daskps.run.dask_calls import Caller
+from daskps.run.dask_hub import SHARD_PREFIX, DaskpsScheduler, Hub, expel
+from daskps.run.engine import Checkpoints, ControlCall, Engine
+from daskps.run.host import ShardHost
+from daskps.run.plan import Plan
+from daskps.run.task import mean_metrics
+from daskps.server.layout import ShardRef
+
+PING = 3.0
+"""Seconds in which a shard that is under suspicion must answer."""
+
+
+class DaskEngine(Engine):
+    """Runs on the cluster of `client`; must not be used from the client's event loop.
+
+    Parameters
+    ----------
+    plan, n_shards, checkpoints
+        See `Engine`; as many shards as there are workers by default.
+    dataset
+        Training data. On disk, workers read it and Dask reads it again elsewhere after a loss; in
+        memory, its partitions are part of the tasks that the scheduler keeps.
+    held_out
+        Data to evaluate after each pass, if the coordinator asks for it.
+    client
+        Connected to the cluster.
+
+    Raises
+    ------
+    RunTimeout
+        If no worker is there within `patience` seconds.
+    """
+
+    patience = 30.0
+    """Seconds in which at least one worker must be there."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        dataset: Dataset,
+        held_out: Dataset | None,
+        client: Client,
+        *,
+        n_shards: int | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        if client.asynchronous:
+            raise RunFailed(
+                "fit was called on the event loop of an asynchronous client, which it would "
+                "block; call it with asyncio.to_thread, or use a synchronous Client."
+            )
+        self._client = client
+        n = n_shards or self._count_workers()
+        super().__init__(plan, n, dataset.partition_rows.tolist(), checkpoints)
+        client.register_plugin(DaskpsScheduler())
+        client.register_plugin(dask_worker.DaskpsWorker())
+        self._caller = Caller(self._rpc)
+        self._tasks: dict[int, tuple[Future, int]] = {}
+        self._shards: dict[int, Future] = {}
+        Hub.of(client).attach(plan.run, self._news)
+        try:
+            self._data = self._load(dataset, "data")
+            self._held_out = [] if held_out is None else self._load(held_out, "held")
+        except BaseException:
+            self._close()
+            raise
+
+    def _count_workers(self) -> int:
+        try:
+            self._client.wait_for_workers(1, timeout=self.patience)
+        except TimeoutError as error:
+            raise RunTimeout(
+                f"no Dask worker at {self._client.scheduler.address} within {self.patience:g} s; "
+                "start one, or use daskps.local_cluster()."
+            ) from error
+        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    def _rpc(self, address: str) -> Any:
+        if self._client.direct_to_workers:
+            return self._client.rpc(address)
+        return ProxyRPC(self._client.scheduler, address)
+
+    # -- data --------------------------------------------------------------------------------
+
+    def _load(self, dataset: Dataset, what: str) -> list[Future]:
+        # the threshold only guards against arrays that slip into graphs by mistake
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+            futures = [
+                self._client.submit(
+                    dask_worker.load,
+                    dataset.partition(i) if dataset.in_memory else dataset,
+                    i,
+                    self.plan,
+                    key=f"daskps-{what}-{self.plan.run}-{i}",
+                )
+                for i in range(dataset.n_partitions)
+            ]
+        alone = time.monotonic()
+        while (left := wait_some(futures, 1.0)) and not any(f.status == "error" for f in futures):
+            if self._client.scheduler_info(n_workers=-1)["workers"]:
+                alone = time.monotonic()
+            elif time.monotonic() - alone > self.patience:
+                raise RunTimeout(
+                    f"{len(left)} of {len(futures)} partitions wait to be read, and there was no "
+                    f"worker for {self.patience:g} s; start one and call fit again."
+                )
+        for future in futures:
+            if future.status == "error":
+                future.result()
+        return futures
+
+    # -- shards ------------------------------------------------------------------------------
+
+    def _make(self, incarnations: Mapping[int, int], generation: int) -> dict[int, ShardRef]:
+        futures = {}
+        for shard, number in incarnations.items():
+            slots = self.layout.slots_of(shard)
+            # a new key for each incarnation: no reference to the old one can reach the new
+            futures[shard] = self._client.submit(
+                ShardHost,
+                *(shard, number, self.plan.server, slots, generation),
+                actor=True,
+                key=f"{SHARD_PREFIX}-{self.plan.run}-{shard}-i{number}",
+            )
+        self._shards.update(futures)
+        if left := wait_some(list(futures.values()), self.recovery_timeout):
+            raise RunTimeout(
+                f"{len(left)} shards were not placed within {self.recovery_timeout:g} s; expected "
+                "a worker that runs tasks. Look whether workers are paused for want of memory."
+            )
+        # who_has, not the proxy: a proxy binds to whatever client is the default one
+        where = self._client.who_has(list(futures.values()))
+        refs = {}
+        for shard, future in futures.items():
+            if future.status == "error":
+                future.result()
+            address = next(iter(where[future.key]), "gone")
+            refs[shard] = ShardRef(shard, incarnations[shard], address, future.key)
+        return refs
+
+    def _call(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
+        loop = self._client.loop.asyncio_loop
+        sent = asyncio.run_coroutine_threadsafe(self._caller.call_all(calls, timeout), loop)
+        return sent.result(timeout + dask_worker.GRACE)
+
+    # -- news --------------------------------------------------------------------------------
+
+    def _news(self, message: Mapping[str, Any]) -> None:
+        """Take news on the client's event loop."""
+        if "token" in message:
+            token, metrics = message["token"], message["metrics"]
+            self._inbox.put(lambda: self._finished(token, metrics, message["worker"]))
+        elif "joined" in message:
+            self.post(ev.WorkerJoined(message["joined"]))
+        elif "lost" in message:
+            address = message["lost"]
+            self._caller.lose(address)
+            self._inbox.put(lambda: ev.WorkerLost(address, self._shards_at(address)))
+
+    def _shards_at(self, address: str) -> tuple[int, ...]:
+        return tuple(s for s, ref in self.layout.refs.items() if ref.address == address)
+
+    def _finished(self, token: int, metrics: Mapping[str, float], worker: str) -> ev.Event:
+        self._drop(token)
+        return ev.TaskDone(token, metrics, worker)
+
+    # -- tasks -------------------------------------------------------------------------------
+
+    def _launch(self, action: ev.Launch) -> None:
+        future = self._client.submit(
+            dask_worker.work,
+            self._data[action.partition],
+            *(self.plan, action.token, action.partition, action.clock, self.layout),
+            key=f"daskps-step-{self.plan.run}-{action.partition}-{action.clock}-{action.token}",
+            **self._elsewhere(action.copy_of),
+        )
+        self._tasks[action.token] = (future, self.layout.generation)
+        future.add_done_callback(self._ended(action.token))
+
+    def _elsewhere(self, token: int | None) -> dict[str, Any]:
+        """Return where a speculative copy should rather run: not where its original is silent."""
+        if token is None or token not in self._tasks:
+            return {}
+        future, _ = self._tasks[token]
+        busy = {w for w, keys in self._client.processing().items() if future.key in keys}
+        others = [w for w in self._client.scheduler_info(n_workers=-1)["workers"] if w not in busy]
+        return {"workers": others, "allow_other_workers": True} if others and busy else {}
+
+    def _ended(self, token: int) -> Callable[[Future], None]:
+        def callback(future: Future) -> None:
+            if future.status == "finished":
+                return  # its event, which comes first by the same way, has told
+            self._inbox.put(lambda: self._failed(token, future))
+
+        return callback
+
+    def _failed(self, token: int, future: Future) -> ev.Event | None:
+        known = self._tasks.get(token)
+        if known is None or known[0] is not future:
+            return None
+        generation = known[1]
+        error = future.exception(timeout=PING) if future.status == "error" else None
+        self._drop(token)
+        if generation != self.layout.generation or error is None:
+            return ev.TaskFailed(token, "stale", error)
+        failure = self._failure(token, error)
+        if failure.reason == "lost" and (silent := self._silent()):
+            self.post(failure)
+            return silent
+        return failure
+
+    def _silent(self) -> ev.WorkerLost | None:
+        """Look which shards answer; expel the worker of the first that does not."""
+        refs = list(self.layout.refs.values())
+        answers = self._call([(r, "ping", {}) for r in refs], PING)
+        for ref, answer in zip(refs, answers, strict=True):
+            if isinstance(answer, ShardLost):
+                # a process that hangs looks alive to Dask, which would put the shard there again
+                self._client.run_on_scheduler(expel, ref.address)
+                return ev.WorkerLost(ref.address, self._shards_at(ref.address))
+        return None
+
+    def _abandon(self, token: int) -> None:
+        self._drop(token)
+
+    def _drop(self, token: int) -> None:
+        known = self._tasks.pop(token, None)
+        if known is not None:
+            known[0].release()
+
+    def _evaluate(self, clock: int) -> None:
+        layout, plan = self.layout, self.plan
+        futures = [
+            self._client.submit(
+                dask_worker.evaluate,
+                *(data, plan, clock, layout),
+                key=f"daskps-evaluate-{plan.run}-{i}-{clock}-{layout.generation}",
+                pure=False,
+            )
+            for i, data in enumerate(self._held_out)
+        ]
+        try:
+            if left := wait_some(futures, self.recovery_timeout):
+                raise RunTimeout(f"{len(left)} evaluation tasks did not end.")
+            parts = [f.result(timeout=self.recovery_timeout) for f in futures]
+        except (ShardLost, TimeoutError) as error:
+            self.post(ev.EvaluationFailed(error))
+            return
+        self.post(ev.Evaluated(clock, mean_metrics(parts)))
+
+    def _close(self) -> None:
+        Hub.of(self._client).detach(self.plan.run)
+        for future, _ in self._tasks.values():
+            future.release()
+        for futures in (self._shards.values(), getattr(self, "_data", ()), getattr(self, "_held_out", ())):
+            for future in futures:
+                future.release()
+        self._tasks.clear()
+        self._shards.clear()
+        self._data = self._held_out = []
+
+
+def wait_some(futures: Sequence[Future], timeout: float) -> list[Future]:
+    """Wait for futures for at most `timeout` seconds; return those that are still pending."""
+    try:
+        wait(list(futures), timeout=timeout)
+    except TimeoutError:
+        pass
+    return [f for f in futures if f.status == "pending"]

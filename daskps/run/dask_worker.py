@@ -1,0 +1,158 @@
+"""What daskps adds to every Dask worker: the handler that reaches shards, and the tasks.
+
+The shard stays a Dask actor: Dask creates, places, owns and errs it. Only its messages go another
+way, as those of Dask's own P2P shuffle do: a handler finds the actor among the worker's and
+answers. Worker handlers are no documented interface, therefore `setup` checks for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from distributed import Worker, WorkerPlugin, get_worker
+from distributed.protocol import to_serialize
+
+from daskps.data import Dataset, Partition
+from daskps.errors import RunFailed, ShardLost
+from daskps.run.dask_calls import HANDLER, Caller, refusal
+from daskps.run.host import ShardHost
+from daskps.run.plan import Plan
+from daskps.run.task import run_evaluation, run_task
+from daskps.server.client import Call
+from daskps.server.layout import Layout, ShardRef
+from daskps.server.shard import Shard
+
+TOPIC = "daskps"
+GRACE = 5.0
+"""Seconds beyond its own timeout after which a call that did not end is given up."""
+
+
+class DaskpsWorker(WorkerPlugin):
+    """Answers for the shards of a worker, and lets its tasks reach those of others."""
+
+    name = "daskps"
+    idempotent = True
+
+    def setup(self, worker: Worker) -> None:
+        """Install the handler.
+
+        Raises
+        ------
+        RunFailed
+            If this version of distributed has no such handlers.
+        """
+        for place, wanted in ((worker.handlers, "run"), (worker.stream_handlers, "remove-worker")):
+            if not isinstance(place, dict) or wanted not in place:
+                raise RunFailed(
+                    f"distributed's Worker has no handler {wanted!r} where daskps expects it; "
+                    "install the version of distributed that daskps names."
+                )
+        self.worker = worker
+        self.caller = Caller(worker.rpc)
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="daskps-shard")
+        self._before = worker.stream_handlers["remove-worker"]
+        worker.handlers[HANDLER] = self.answer
+        worker.stream_handlers["remove-worker"] = self._remove_worker
+
+    def teardown(self, worker: Worker) -> None:
+        """Take the handler away."""
+        worker.handlers.pop(HANDLER, None)
+        worker.stream_handlers["remove-worker"] = self._before
+        self._pool.shutdown(wait=False)
+
+    def _remove_worker(self, worker: str, stimulus_id: str) -> None:
+        # peers learn of a loss within milliseconds: nothing may go on waiting for it
+        self.caller.lose(worker)
+        self._before(worker=worker, stimulus_id=stimulus_id)
+
+    def host(self, ref: ShardRef) -> ShardHost:
+        """Return the shard that `ref` names.
+
+        Raises
+        ------
+        ShardLost
+            If it is not here, or another incarnation is.
+        """
+        host = self.worker.state.actors.get(ref.key)
+        if not isinstance(host, ShardHost):
+            raise ShardLost(
+                f"shard {ref.shard} incarnation {ref.incarnation} is not on {ref.address}."
+            )
+        host.check(ref)
+        return host
+
+    async def answer(
+        self, shard: int, incarnation: int, key: str, operation: str, message: Any
+    ) -> dict[str, Any]:
+        """Answer a message to one of the shards here; the handler itself."""
+        ref = ShardRef(shard, incarnation, self.worker.address, key)
+        try:
+            host = self.host(ref)
+            if operation == "ping":
+                return {"status": "OK", "result": host.ping()}
+            loop = asyncio.get_running_loop()
+            result = await loop.run_in_executor(self._pool, host.operate, operation, message)
+        except Exception as error:  # an exception that escapes a handler would be logged and lost
+            return refusal(error)
+        return {"status": "OK", "result": to_serialize(result)}
+
+
+class WorkerTransport:
+    """Reaches shards from a task's thread; shards of this worker without any message."""
+
+    def __init__(self, plugin: DaskpsWorker, timeout: float) -> None:
+        self._plugin = plugin
+        self._timeout = timeout
+
+    def local(self, ref: ShardRef) -> Shard | None:
+        """Return the shard itself if it lives here."""
+        if ref.address != self._plugin.worker.address:
+            return None
+        return self._plugin.host(ref).shard
+
+    def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
+        """See `daskps.server.client.Transport.send`."""
+        if not calls:
+            return list
+        loop = self._plugin.worker.loop.asyncio_loop
+        sent = asyncio.run_coroutine_threadsafe(
+            self._plugin.caller.call_all(calls, self._timeout), loop
+        )
+
+        def wait() -> list[Any]:
+            answers = sent.result(self._timeout + GRACE)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+            return answers
+
+        return wait
+
+
+def _transport(plan: Plan) -> WorkerTransport:
+    plugin = get_worker().plugins.get(DaskpsWorker.name)
+    if plugin is None:
+        raise RunFailed("this worker has no daskps plugin; was it unregistered during the run?")
+    return WorkerTransport(plugin, plan.call_timeout)
+
+
+def load(source: Dataset | Partition, number: int, plan: Plan) -> Any:
+    """Task: read and prepare one partition."""
+    partition = source.partition(number) if isinstance(source, Dataset) else source
+    return plan.model.prepare(partition, plan.server.placements())
+
+
+def work(data: Any, plan: Plan, token: int, partition: int, clock: int, layout: Layout) -> None:
+    """Task: run (partition, clock); the figures go to the driver as an event, the fast way."""
+    figures = run_task(plan, data, partition, clock, layout, _transport(plan))
+    worker = get_worker()
+    message = {"run": plan.run, "token": token, "worker": worker.address, "metrics": figures}
+    worker.log_event(TOPIC, message)
+
+
+def evaluate(data: Any, plan: Plan, clock: int, layout: Layout) -> dict[str, float]:
+    """Task: evaluate one held-out partition."""
+    return dict(run_evaluation(plan, data, clock, layout, _transport(plan)))

@@ -1,0 +1,213 @@
+"""From a model, a dataset and options to a finished run: choose an engine, resume, drive, collect."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from dask.utils import parse_timedelta
+from numpy.typing import NDArray
+
+from daskps.data import Dataset
+from daskps.errors import CheckpointError
+from daskps.run import checkpoint
+from daskps.run.coordinator import Coordinator, Policy, staleness_of
+from daskps.run.driver import Listener, drive
+from daskps.run.engine import Checkpoints, Engine
+from daskps.run.inprocess import InProcessEngine
+from daskps.run.ledger import Ledger
+from daskps.run.plan import Model, Plan
+from daskps.run.state import State
+from daskps.server.shard import ServerSpec
+
+logger = logging.getLogger("daskps")
+
+N_SLOTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How to train, apart from the model; names and defaults are those of the estimators."""
+
+    consistency: str = "bsp"
+    staleness: int = 2
+    max_iter: int = 10
+    clocks_per_pass: int = 1
+    tol: float | None = None
+    n_iter_no_change: int = 2
+    checkpoint: str | None = None
+    checkpoint_every: int | str | None = None
+    keep: int = 2
+    n_shards: int | None = None
+    resume: bool = False
+    listeners: Sequence[Listener] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run leaves."""
+
+    reason: str
+    """``max_iter``, ``tol`` or ``interrupted``."""
+    clock: int
+    values: dict[str, tuple[NDArray[Any] | None, NDArray[Any]]]
+    """Keys (of hash tables) and parameters of each table."""
+    ledger: Ledger
+    state: State | None = field(repr=False)
+    """Everything that the shards held, if it was asked for."""
+
+
+def run_training(
+    model: Model,
+    dataset: Dataset,
+    options: RunOptions,
+    *,
+    held_out: Dataset | None = None,
+    start: State | None = None,
+    keep_state: bool = False,
+    client: Any = None,
+) -> Outcome:
+    """Train `model` on `dataset`.
+
+    Parameters
+    ----------
+    model, dataset, options
+        What, on what, how.
+    held_out
+        Evaluated after each pass; decides about stopping early when `options.tol` is given.
+    start
+        Rows to start from, of a run with the same tables.
+    keep_state
+        Whether the outcome holds the rows with their updater state.
+    client
+        A `distributed.Client` to run on; None runs in this process.
+
+    Raises
+    ------
+    CheckpointError
+        If `options.resume` finds checkpoints of another run.
+    DaskpsError
+        If training could not go on.
+    """
+    staleness = staleness_of(options.consistency, options.staleness)
+    spec = ServerSpec(model.tables(), N_SLOTS, dataset.n_partitions, staleness)
+    rows = tuple(int(n) for n in dataset.partition_rows)
+    plan = Plan(uuid.uuid4().hex[:12], model, spec, options.clocks_per_pass, rows)
+    checkpoints = _checkpoints(model, options)
+    cut, manifest = _resumed(plan, checkpoints) if options.resume else (None, None)
+    clocks = dict(enumerate(manifest.clocks)) if manifest else dict.fromkeys(range(len(rows)), 0)
+    ledger = None
+    if manifest is not None:
+        ledger = checkpoint.ledger_from_builtins(manifest.ledger, plan.clocks_per_pass)
+    if start is not None and not start.fits(spec):
+        start = None  # another consistency or solver keeps other state: values cannot be carried
+    engine = _engine(plan, dataset, held_out, options, checkpoints, client)
+    try:
+        engine.start(cut, clocks, start)
+        policy = _policy(options, plan, engine.n_shards, staleness, held_out is not None)
+        coordinator = Coordinator.start(policy, clocks if manifest else None, ledger)
+        reason = drive(engine, coordinator, options.listeners)
+        values = {t.name: engine.values(t.name) for t in spec.tables}
+        state = engine.state() if keep_state else None
+    finally:
+        engine.close()
+    return Outcome(reason, coordinator.min_clock, values, coordinator.ledger, state)
+
+
+def _policy(
+    options: RunOptions, plan: Plan, n_shards: int, staleness: float, evaluate: bool
+) -> Policy:
+    every = options.checkpoint_every if options.checkpoint is not None else None
+    if options.checkpoint is not None and every is None:
+        every = plan.clocks_per_pass
+    return Policy(
+        n_partitions=plan.server.n_partitions,
+        n_shards=n_shards,
+        n_clocks=options.max_iter * plan.clocks_per_pass,
+        clocks_per_pass=plan.clocks_per_pass,
+        staleness=staleness,
+        checkpoint_clocks=every if isinstance(every, int) else None,
+        checkpoint_seconds=parse_timedelta(every) if isinstance(every, str) else None,
+        evaluate=evaluate,
+        tol=options.tol,
+        n_iter_no_change=options.n_iter_no_change,
+    )
+
+
+def _checkpoints(model: Model, options: RunOptions) -> Checkpoints | None:
+    if options.checkpoint is None:
+        return None
+    if not options.resume and checkpoint.published(options.checkpoint):
+        raise CheckpointError(
+            f"checkpoint={options.checkpoint!r} holds checkpoints of an earlier run; pass "
+            "resume=True to go on from them, or name another place, or delete it."
+        )
+    return Checkpoints(options.checkpoint, repr(model), options.keep)
+
+
+def _resumed(
+    plan: Plan, checkpoints: Checkpoints | None
+) -> tuple[str | None, checkpoint.Manifest | None]:
+    """Return the newest usable cut and its manifest; neither when there is no cut yet."""
+    if checkpoints is None:
+        raise CheckpointError("resume=True without a checkpoint; pass checkpoint='path.zarr'.")
+    slots = range(plan.server.n_slots)
+    for cut in checkpoint.published(checkpoints.store):
+        try:
+            manifest = checkpoint.read_manifest(checkpoints.store, cut)
+            checkpoint.read_slots(checkpoints.store, cut, manifest, slots)  # is every chunk whole?
+        except CheckpointError as error:
+            logger.warning("%s", error)
+            continue
+        _check_same(plan, checkpoints, cut, manifest)
+        return cut, manifest
+    return None, None
+
+
+def _check_same(
+    plan: Plan, checkpoints: Checkpoints, cut: str, manifest: checkpoint.Manifest
+) -> None:
+    pairs = [
+        ("the model", checkpoints.fingerprint, manifest.model),
+        ("consistency", plan.server.staleness, manifest.server.staleness),
+        ("rows_per_clock", plan.clocks_per_pass, manifest.clocks_per_pass),
+        ("the training data's partitions", list(plan.partition_rows), manifest.partition_rows),
+        ("tables", msgspec.to_builtins(plan.server), msgspec.to_builtins(manifest.server)),
+    ]
+    for what, now, then in pairs:
+        if now != then:
+            raise CheckpointError(
+                f"cut {cut!r} of checkpoint {checkpoints.store!r} was made with another setting "
+                f"of {what}: {_short(then)}, now {_short(now)}. Resume with the same settings and "
+                "data, or start anew at another place."
+            )
+
+
+def _short(x: Any) -> str:
+    text = repr(x)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _engine(
+    plan: Plan,
+    dataset: Dataset,
+    held_out: Dataset | None,
+    options: RunOptions,
+    checkpoints: Checkpoints | None,
+    client: Any,
+) -> Engine:
+    if client is None:
+        return InProcessEngine(
+            plan, dataset, held_out, n_shards=options.n_shards or 1, checkpoints=checkpoints
+        )
+    from daskps.run.dask_engine import DaskEngine
+
+    return DaskEngine(
+        plan, dataset, held_out, client, n_shards=options.n_shards, checkpoints=checkpoints
+    )
+
+
