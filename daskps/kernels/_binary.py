@@ -27,6 +27,15 @@ def loss_and_probability(s: Scalar, y: Scalar) -> tuple[Scalar, Scalar]:
     return max(s, np.float32(0)) - y * s + np.log1p(e), p
 
 
+@njit(inline="always")
+def longest_row(indptr: NDArray[np.int64], start: int, stop: int) -> int:
+    """Return the largest number of non-zeros of a row in [start, stop)."""
+    longest = 0
+    for i in range(start, stop):
+        longest = max(longest, indptr[i + 1] - indptr[i])
+    return longest
+
+
 @njit(nogil=True, cache=True, fastmath=FAST)
 def train(
     indptr: NDArray[np.int64],
@@ -50,6 +59,7 @@ def train(
     Z, N, W, LAM = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
     weighted = weight.size > 0
     per_eta = one / eta
+    root = np.empty(longest_row(indptr, start, stop), np.float32)
     S = state[:, :, 0]
     b = bias[0, :, 0].copy()
     total: Scalar = 0.0
@@ -62,16 +72,18 @@ def train(
         sw = weight[i] if weighted else one
         total += sw * loss
         g0 = sw * (p - y[i])
+        pace = np.float32(0)
         for j in range(first, last):
             k = indices[j]
             g = g0 if values is None else g0 * values[j]
-            h = sw if values is None else sw * values[j] * values[j]
             n0 = S[k, N]
             n1 = n0 + g * g
             r1 = np.sqrt(n1)
             step = one / ((beta + r1) * per_eta + l2)
             S[k, N] = n1
-            S[k, LAM] += h * step
+            own = step if values is None else step * values[j] * values[j]
+            pace += own
+            root[j - first] = np.sqrt(own)
             if is_ftrl:
                 z = S[k, Z] + g - (r1 - np.sqrt(n0)) * per_eta * S[k, W]
                 S[k, Z] = z
@@ -88,7 +100,11 @@ def train(
             else:
                 b[2] -= g0 * step
             b[1] = n1
-            b[3] += sw * step
+            pace += step
+            b[3] += sw * p * (one - p) * np.sqrt(pace * step)
+        c = sw * p * (one - p) * np.sqrt(pace)
+        for j in range(first, last):
+            S[indices[j], LAM] += c * root[j - first]
     bias[0, :, 0] = b
     return total
 

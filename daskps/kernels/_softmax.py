@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskps.kernels._binary import FAST
+from daskps.kernels._binary import FAST, longest_row
 from daskps.kernels._state import F32, Scalar, soft_threshold
 
 
@@ -35,26 +35,25 @@ def _step(
     row: F32,
     c: int,
     g: Scalar,
-    h: Scalar,
     is_ftrl: bool,
     per_eta: Scalar,
     beta: Scalar,
     l2: Scalar,
     l1: Scalar,
-) -> None:
-    """Take one gradient `g` with curvature `h` into class `c` of a key's fields (4, width)."""
+) -> Scalar:
+    """Take gradient `g` into class `c` of a key's fields (4, width); return the step size."""
     n0 = row[1, c]
     n1 = n0 + g * g
     r1 = np.sqrt(n1)
     step = np.float32(1) / ((beta + r1) * per_eta + l2)
     row[1, c] = n1
-    row[3, c] += h * step
     if is_ftrl:
         z = row[0, c] + g - (r1 - np.sqrt(n0)) * per_eta * row[2, c]
         row[0, c] = z
         row[2, c] = soft_threshold(-z * step, l1 * step)
     else:
         row[2, c] -= g * step
+    return step
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
@@ -80,6 +79,9 @@ def train(
     width = state.shape[2]
     per_eta = one / eta
     s = np.empty(width, np.float32)
+    curvature = np.empty(width, np.float32)
+    pace = np.empty(width, np.float32)
+    root = np.empty((longest_row(indptr, start, stop), width), np.float32)
     total: Scalar = 0.0
     for i in range(start, stop):
         first, last = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
@@ -91,15 +93,28 @@ def train(
                 s[c] += w[c] * x
         sw = weight[i] if weight.size > 0 else one
         total += sw * softmax_loss(s, y[i])
+        for c in range(width):
+            curvature[c] = sw * s[c] * (one - s[c])
+            pace[c] = zero
         s[y[i]] -= one
         for j in range(first, last):
             x = one if values is None else values[j]
             row = state[indices[j]]
             for c in range(width):
-                _step(row, c, sw * s[c] * x, sw * x * x, is_ftrl, per_eta, beta, l2, l1)
+                own = x * x * _step(row, c, sw * s[c] * x, is_ftrl, per_eta, beta, l2, l1)
+                pace[c] += own
+                root[j - first, c] = np.sqrt(own)
         if learn_bias:
             for c in range(width):
-                _step(bias[0], c, sw * s[c], sw, is_ftrl, per_eta, beta, zero, zero)
+                own = _step(bias[0], c, sw * s[c], is_ftrl, per_eta, beta, zero, zero)
+                pace[c] += own
+                bias[0, 3, c] += curvature[c] * np.sqrt(pace[c] * own)
+        for c in range(width):
+            curvature[c] *= np.sqrt(pace[c])
+        for j in range(first, last):
+            row = state[indices[j]]
+            for c in range(width):
+                row[3, c] += curvature[c] * root[j - first, c]
     return total
 
 
