@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
-from daskps.errors import DataError
+from daskps.errors import CorruptChunk, DataError
 
 from . import format as disk
 from .format import Manifest
@@ -331,5 +331,11 @@ def open_dataset(store: Any) -> Dataset:
     group = open_group(resolved)
     manifest = disk.read_manifest(group, describe(resolved))
     dataset = Dataset(manifest, store=resolved)
-    dataset.partition_rows.sum()  # A damaged size array must show here, not in a worker.
+    # Read now: damaged sizes must show here, not in a worker.
+    found = dataset.n_rows, dataset.nnz
+    if found != (manifest.n_rows, manifest.nnz):
+        raise CorruptChunk(
+            f"arrays 'n_rows' and 'nnz' of dataset {dataset.store!r} add up to {found!r}, expected "
+            f"{(manifest.n_rows, manifest.nnz)!r}; restore them, or ingest the data again."
+        )
     return dataset

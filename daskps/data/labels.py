@@ -64,7 +64,7 @@ def _numbers(array: NDArray[Any], where: str) -> NDArray[np.float64]:
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
         raise DataError(
-            f"label {numbers[bad[0]]!r} of row {int(bad[0])}{where} is not a finite number; "
+            f"label {numbers[bad[0]].item()!r} of row {int(bad[0])}{where} is not a finite number; "
             "remove rows without a label."
         )
     return numbers
