@@ -21,6 +21,8 @@ from daskps.run.ledger import Ledger
 from daskps.server.shard import Frozen, ServerSpec
 
 VERSION = 1
+BATCH = 64 * 2**20
+"""Bytes that are moved to or from the store in one call."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,10 +60,10 @@ def create(
 ) -> dict[str, list[int]]:
     """Make the empty arrays of a cut; return the rows in each slot of each table."""
     group = _open(store, "a").create_group(cut, overwrite=True)
-    sizes = {t.name: [rows[t.name][s] for s in range(spec.n_slots)] for t in spec.tables}
+    sizes = {name: [by_slot[s] for s in sorted(by_slot)] for name, by_slot in rows.items()}
     for t in spec.tables:
         longest = max(1, *sizes[t.name])
-        shape = (spec.n_slots, longest, t.updater.n_fields, t.width)
+        shape = (len(sizes[t.name]), longest, t.updater.n_fields, t.width)
         names = ("slot", f"row_{t.name}", f"field_{t.name}", f"value_{t.name}")
         _array(group, t.name, shape, t.updater.dtype, names)
         if t.keys == "hash":
@@ -96,22 +98,32 @@ def write_slots(store: str, cut: str, tables: Frozen) -> None:
     """Write the given slots of every table; runs on the worker that holds them."""
     group = zarr.open_group(store, path=cut, mode="r+")
     for name, slots in tables.items():
-        array = group[name]
-        assert isinstance(array, zarr.Array), name
-        for slot, (keys, rows) in slots.items():
-            array[slot] = _padded(rows, array.shape[1])
-            if keys is not None:
-                key_array = group[f"{name}_key"]
-                assert isinstance(key_array, zarr.Array), name
-                key_array[slot] = _padded(keys, array.shape[1])
+        array = _member(group, name)
+        for some in _batches(list(slots), array):
+            block = np.zeros((len(some), *array.shape[1:]), array.dtype)
+            for i, slot in enumerate(some):
+                rows = slots[slot][1]
+                block[i, : len(rows)] = rows
+            array.oindex[some] = block
+        if f"{name}_key" in group:
+            for slot, (keys, _) in slots.items():
+                assert keys is not None, name
+                padded = np.zeros(array.shape[1], np.uint64)
+                padded[: len(keys)] = keys
+                _member(group, f"{name}_key")[slot] = padded
 
 
-def _padded(rows: Any, n: int) -> Any:
-    if len(rows) == n:
-        return rows
-    out = np.zeros((n, *rows.shape[1:]), rows.dtype)
-    out[: len(rows)] = rows
-    return out
+def _member(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    assert isinstance(array, zarr.Array), name
+    return array
+
+
+def _batches(slots: list[int], array: zarr.Array[Any]) -> Iterable[list[int]]:
+    """Cut `slots` into lists whose chunks are moved at once, in bounded memory."""
+    chunk = max(1, int(np.prod(array.shape[1:])) * array.dtype.itemsize)
+    n = max(1, BATCH // chunk)
+    return (slots[i : i + n] for i in range(0, len(slots), n))
 
 
 def publish(store: str, cut: str, manifest: Manifest) -> None:
@@ -175,36 +187,40 @@ def read_slots(store: str, cut: str, manifest: Manifest, slots: Iterable[int]) -
         If a chunk is missing, or fails its checksum.
     """
     group = zarr.open_group(store, path=cut, mode="r")
-    tables: Frozen = {}
-    wanted = list(slots)
+    wanted, tables = set(slots), {}
     for name, sizes in manifest.rows.items():
-        hashed = f"{name}_key" in group
-        tables[name] = {
-            s: (
-                _chunk(group, f"{name}_key", s, sizes[s], store, cut) if hashed else None,
-                _chunk(group, name, s, sizes[s], store, cut),
-            )
-            for s in wanted
-        }
+        some = [s for s in range(len(sizes)) if s in wanted]
+        rows = _chunks(group, name, some, sizes, f"cut {cut!r} of checkpoint {store!r}")
+        if f"{name}_key" in group:
+            keys = _chunks(group, f"{name}_key", some, sizes, f"cut {cut!r} of {store!r}")
+            tables[name] = {s: (keys[s], rows[s]) for s in some}
+        else:
+            tables[name] = {s: (None, rows[s]) for s in some}
     return tables
 
 
-def _chunk(group: zarr.Group, name: str, slot: int, n: int, store: str, cut: str) -> Any:
-    array = group[name]
-    assert isinstance(array, zarr.Array), name
-    try:
-        chunk = np.asarray(array[slot])
-    except Exception as error:  # codecs raise many kinds for damaged bytes
-        raise _unreadable(name, slot, store, cut, str(error)) from error
-    if chunk.size and np.array_equal(chunk.flat[:1], [array.fill_value], equal_nan=True):
-        raise _unreadable(name, slot, store, cut, "its chunk is missing")
-    return np.ascontiguousarray(chunk[:n])
+def _chunks(
+    group: zarr.Group, name: str, slots: list[int], sizes: list[int], where: str
+) -> dict[int, Any]:
+    array, out = _member(group, name), {}
+    for some in _batches(slots, array):
+        try:
+            block = np.asarray(array.oindex[some])
+        except Exception as error:  # codecs raise many kinds for damaged bytes
+            raise _unreadable(name, some, where, str(error)) from error
+        for i, slot in enumerate(some):
+            if np.array_equal(block[i].flat[:1], [array.fill_value], equal_nan=True):
+                raise _unreadable(name, [slot], where, "a chunk is missing")
+            # a copy: a view would keep the whole batch alive
+            out[slot] = block[i, : sizes[slot]].copy()
+    return out
 
 
-def _unreadable(name: str, slot: int, store: str, cut: str, why: str) -> CheckpointError:
+def _unreadable(name: str, slots: list[int], where: str, why: str) -> CheckpointError:
+    which = f"slot {slots[0]}" if len(slots) == 1 else f"a slot of {slots[0]}..{slots[-1]}"
     return CheckpointError(
-        f"slot {slot} of table {name!r} in cut {cut!r} of checkpoint {store!r} cannot be read: "
-        f"{why}. The cut before is used where there is one."
+        f"{which} of table {name!r} in {where} cannot be read: {why}. The cut before is used where "
+        "there is one."
     )
 
 

@@ -135,8 +135,10 @@ class Coordinator:
             return []
         if self.min_clock >= self.target:
             self._want_cut |= self._behind_cut()
-        if self._want_cut or self._want_evaluation:
-            return [] if self.running else self._quiet()
+        # a cut that is due while the one before is being written waits, and training goes on
+        cut_now = self._want_cut and (self._writing is None or self.min_clock >= self.target)
+        if cut_now or self._want_evaluation:
+            return [] if self.running else self._quiet(cut_now)
         if self.min_clock >= self.target:
             return [] if self.running or self._writing else self._finish()
         return self._admit()
@@ -154,9 +156,9 @@ class Coordinator:
         self.running[self._tokens] = _Running(partition, clock)
         return ev.Launch(self._tokens, partition, clock, copy_of)
 
-    def _quiet(self) -> list[ev.Action]:
+    def _quiet(self, cut_now: bool) -> list[ev.Action]:
         """Nothing runs: take the cut or the evaluation that waited for it."""
-        if self._want_cut:
+        if cut_now:
             if self._writing:
                 return []
             self._want_cut, self._busy = False, "freezing"

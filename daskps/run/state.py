@@ -32,7 +32,7 @@ class State:
         if set(self.tables) != {t.name for t in spec.tables}:
             return False
         return all(
-            len(self.tables[t.name]) == spec.n_slots
+            len(self.tables[t.name]) == place.n_used
             and all(
                 rows.shape[1:] == (t.updater.n_fields, t.width)
                 and (t.keys == "hash" or len(rows) == place.slot_rows(slot))
@@ -43,8 +43,8 @@ class State:
 
     def of(self, slots: Sequence[int], spec: ServerSpec) -> tuple[float, Frozen]:
         """Return the part that a shard with `slots` holds; it may change the rows."""
-        names = [t.name for t in spec.tables]
-        return self.samples, {
-            n: {s: (keys, rows.copy()) for s in slots for keys, rows in [self.tables[n][s]]}
-            for n in names
-        }
+        parts: Frozen = {}
+        for name, place in spec.placements().items():
+            entries = {s: self.tables[name][s] for s in place.used(slots)}
+            parts[name] = {s: (keys, rows.copy()) for s, (keys, rows) in entries.items()}
+        return self.samples, parts

@@ -64,6 +64,7 @@ class ParameterClient:
         self.traffic = Traffic()
         self._tables = {t.name: t for t in spec.tables}
         self._transport = transport
+        self._places = spec.placements()
         self._held = {s: slots for s, slots in layout.by_shard().items() if slots}
 
     def pull(
@@ -88,14 +89,16 @@ class ParameterClient:
         seen: list[float] = []
         for shard, _, slots in near:
             msg = Pull(self.layout.generation, partition, clock, self._wants(keysets, slots))
-            views = [_views(r, k, slots) for r, k in zip(rows, keysets, strict=True)]
+            views = [
+                _views(r, k, self._used(k, slots)) for r, k in zip(rows, keysets, strict=True)
+            ]
             seen.append(shard.pull(msg, out=views).samples)
         answers: list[Pulled] = wait()
         for (_, _, slots), pulled in zip(far, answers, strict=True):
             seen.append(pulled.samples)
             for whole, part, keyset in zip(rows, pulled.rows, keysets, strict=True):
                 self.traffic.pulled += part.nbytes
-                _scatter(part, whole, keyset, slots)
+                _scatter(part, whole, keyset, self._used(keyset, slots))
         return rows, min(seen)
 
     def push(
@@ -128,7 +131,9 @@ class ParameterClient:
         near, far = self._split()
 
         def message(slots: list[int]) -> Push:
-            parts = tuple(_gather(d, k, slots) for d, k in zip(deltas, keysets, strict=True))
+            parts = tuple(
+                _gather(d, k, self._used(k, slots)) for d, k in zip(deltas, keysets, strict=True)
+            )
             wants = self._wants(keysets, slots)
             return Push(self.layout.generation, partition, clock, samples, wants, parts)
 
@@ -155,7 +160,10 @@ class ParameterClient:
         return np.empty((len(keyset), t.updater.n_pull, t.width), t.updater.dtype)
 
     def _wants(self, keysets: Sequence[KeySet], slots: list[int]) -> tuple[Want, ...]:
-        return tuple(_want(k, slots) for k in keysets)
+        return tuple(_want(k, self._used(k, slots)) for k in keysets)
+
+    def _used(self, keyset: KeySet, slots: list[int]) -> list[int]:
+        return self._places[keyset.table].used(slots)
 
 
 def _want(keyset: KeySet, slots: list[int]) -> Want:
@@ -171,9 +179,10 @@ def _views(whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> list[NDArra
 
 
 def _gather(whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> NDArray[Any]:
-    if len(slots) == len(keyset.bounds) - 1:
+    pieces = _views(whole, keyset, slots)
+    if sum(map(len, pieces)) == len(whole):
         return whole
-    return np.concatenate(_views(whole, keyset, slots))
+    return np.concatenate(pieces) if pieces else whole[:0]
 
 
 def _scatter(part: NDArray[Any], whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> None:
@@ -198,7 +207,7 @@ def merge_values(
     place = spec.placements()[table]
     keys = [k for shard in sorted(parts) for k in parts[shard][0]]
     values = [v for shard in sorted(parts) for v in parts[shard][1]]
-    slots = [s for shard in sorted(parts) for s in layout.slots_of(shard)]
+    slots = [s for shard in sorted(parts) for s in place.used(layout.slots_of(shard))]
     if place.spec.keys == "hash":
         all_keys = np.concatenate(keys)
         order = np.argsort(all_keys)

@@ -78,7 +78,8 @@ class Shard:
         self._placements = spec.placements()
         self._slots = sorted(slots)
         self._tables = {
-            name: {s: TableSlot(p, s) for s in self._slots} for name, p in self._placements.items()
+            name: {s: TableSlot(p, s) for s in p.used(self._slots)}
+            for name, p in self._placements.items()
         }
         self.clocks = dict.fromkeys(range(spec.n_partitions), 0)
         self._waiting: dict[int, Push] = {}
@@ -184,14 +185,14 @@ class Shard:
                 start += n
 
     def _pieces(self, want: Want) -> Iterator[tuple[TableSlot, Index, int]]:
-        table, start = self._tables[want.table], 0
-        for i, slot in enumerate(self._slots):
+        start = 0
+        for i, slot in enumerate(self._tables[want.table].values()):
             if want.sizes is None:
-                yield table[slot], None, len(table[slot].rows)
+                yield slot, None, len(slot.rows)
                 continue
             assert want.at is not None
             n = int(want.sizes[i])
-            yield table[slot], table[slot].locate(want.at[start : start + n]), n
+            yield slot, slot.locate(want.at[start : start + n]), n
             start += n
 
     def _check_generation(self, generation: int) -> None:
@@ -214,15 +215,13 @@ class Shard:
 
     def _describe(self, want: Want, row: int) -> str:
         start = 0
-        for slot, (_, idx, n) in zip(self._slots, self._pieces(want), strict=True):
+        numbers = self._tables[want.table]
+        for number, (slot, idx, n) in zip(numbers, self._pieces(want), strict=True):
             if row < start + n:
                 at = row - start if idx is None else int(np.asarray(idx)[row - start])
-                place = self._placements[want.table]
-                if place.spec.keys == "hash":
-                    keys = self._tables[want.table][slot].keys
-                    assert keys is not None
-                    return f"key {int(keys[at])}"
-                return f"row {int(place.slot_keys(slot)[at])}"
+                if slot.keys is not None:
+                    return f"key {int(slot.keys[at])}"
+                return f"row {int(self._placements[want.table].slot_keys(number)[at])}"
             start += n
         raise AssertionError((want.table, row))
 
@@ -240,10 +239,15 @@ class Shard:
             raise ValueError(
                 f"unknown server function {function!r}; expected one of {sorted(FUNCTIONS)}."
             )
+        tables = [params[name] for name in ("table", "other", "into") if name in params]
+        if unknown := sorted(set(tables) - set(self._tables)):
+            raise ValueError(f"no table {unknown[0]!r}; expected one of {sorted(self._tables)}.")
         with self._lock:
             return {
                 s: FUNCTIONS[function].partial(
-                    {name: t[s] for name, t in self._tables.items()}, self.samples, **params
+                    {name: t[s] for name, t in self._tables.items() if s in t},
+                    self.samples,
+                    **params,
                 )
                 for s in self._slots
             }
@@ -251,7 +255,7 @@ class Shard:
     def values(self, table: str) -> tuple[list[NDArray[np.uint64] | None], list[Rows]]:
         """Return keys and parameters of `table`, one entry a slot, ascending."""
         with self._lock:
-            held = [self._tables[table][s] for s in self._slots]
+            held = self._tables[table].values()
             return [t.keys for t in held], [t.values(self.samples) for t in held]
 
     def freeze(self, cut: str) -> dict[str, dict[int, int]]:
@@ -287,7 +291,7 @@ class Shard:
             self._folded.clear()
             self._frozen.clear()
             for name, place in self._placements.items():
-                for s in self._slots:
+                for s in self._tables[name]:
                     if tables is None:
                         self._tables[name][s] = TableSlot(place, s)
                     else:

@@ -5,6 +5,7 @@ Owns the pure arithmetic of placement inside a table; which shard holds a slot i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from daskps.server.updaters import AnyUpdater
 
-BLOCK_MAX = 4096
-"""Longest run of neighbouring rows in one slot (rows); long runs copy fast."""
+BLOCK_MIN, BLOCK_MAX = 8, 4096
+"""Shortest and longest run of neighbouring rows in one slot (rows); long runs copy fast."""
 
 
 class Init(msgspec.Struct, frozen=True, tag=True):
@@ -101,9 +102,16 @@ class Placement:
     def __init__(self, spec: TableSpec, n_slots: int) -> None:
         self.spec = spec
         self.n_slots = n_slots
-        # a power of two, at least four runs a slot where there are rows enough
-        runs = max(1, spec.n_rows // (4 * n_slots))
-        self.block = min(BLOCK_MAX, 1 << (runs.bit_length() - 1))
+        # a power of two, about four runs a slot where there are rows enough
+        run = max(1, spec.n_rows // (4 * n_slots))
+        self.block = min(max(1 << (run.bit_length() - 1), BLOCK_MIN), BLOCK_MAX)
+        hashed = spec.keys == "hash"
+        self.n_used = n_slots if hashed else min(n_slots, -(-spec.n_rows // self.block))
+        """Slots from this one on hold no row of this table."""
+
+    def used(self, slots: Sequence[int]) -> list[int]:
+        """Return those of `slots` that can hold rows of this table."""
+        return [s for s in slots if s < self.n_used]
 
     def slots(self, keys: NDArray[Any]) -> NDArray[np.int64]:
         """Return the slot of each key, shape (k,)."""
