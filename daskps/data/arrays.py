@@ -92,12 +92,10 @@ def from_arrays(
         pieces = flat(prepare(read_block, inputs, seed, None))
     if store is None:
         return assemble(pieces, recipe(pieces))
-    target = resolve(store)
-    with writing(target, overwrite) as group:
+    with writing(resolve(store), overwrite) as target:
         if inputs is not None:
-            pieces = flat(prepare(read_block, inputs, seed, group))
-        spread = inputs is not None
-        return assemble_on_disk(pieces, recipe(pieces), target, group, spread=spread)
+            pieces = flat(prepare(read_block, inputs, seed, target))
+        return assemble_on_disk(pieces, recipe(pieces), target, spread=inputs is not None)
 
 
 def _inputs(X: Any, y: Any, sample_weight: Any) -> Inputs | None:

@@ -86,7 +86,8 @@ def _to_csr(X: Any, where: str) -> Any:
 def _from_pydata(X: Any, where: str) -> Any:
     if X.fill_value != 0:
         raise DataError(
-            f"X has fill value {X.fill_value.item()!r}{where}, expected 0; use sparse.COO(X.todense())."
+            f"X has fill value {X.fill_value.item()!r}{where}, expected 0; "
+            "use sparse.COO(X.todense())."
         )
     return X.asformat("coo").to_scipy_sparse() if X.ndim == 2 else X
 

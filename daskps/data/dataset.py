@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
-from zarr.storage import MemoryStore
 
 from daskps.errors import CorruptChunk, DataError
 
 from . import format as disk
 from .format import Manifest
 from .partition import Partition
+from .sources import PartitionSource, StoreSource
 from .stores import describe, open_group, resolve
 
 Ranges = NDArray[np.int64]
@@ -34,29 +33,21 @@ class Dataset:
     """
 
     def __init__(
-        self,
-        manifest: Manifest,
-        *,
-        store: Any = None,
-        parts: list[Partition] | None = None,
-        ranges: Ranges | None = None,
-        feature_names: NDArray[Any] | None = None,
+        self, manifest: Manifest, source: PartitionSource, ranges: Ranges | None = None
     ) -> None:
         self._manifest = manifest
-        self._store = store
-        self._parts = parts
+        self._source = source
         self._ranges = ranges
-        self._memory_names = feature_names
 
     @property
     def in_memory(self) -> bool:
         """Whether the partitions are held by this object."""
-        return self._parts is not None
+        return self._source.name is None
 
     @property
     def store(self) -> str | None:
         """Path, URL or name of the store; None in memory."""
-        return None if self.in_memory else describe(self._store)
+        return self._source.name
 
     @property
     def n_features(self) -> int:
@@ -71,12 +62,12 @@ class Dataset:
     @property
     def has_label(self) -> bool:
         """Whether rows have labels."""
-        return self._has("label")
+        return self._source.has("label")
 
     @property
     def has_weight(self) -> bool:
         """Whether rows have sample weights."""
-        return self._has("weight")
+        return self._source.has("weight")
 
     @property
     def classes(self) -> NDArray[Any] | None:
@@ -84,16 +75,10 @@ class Dataset:
         classes = self._manifest.classes
         return None if classes is None else np.array(classes)
 
-    @cached_property
+    @property
     def feature_names(self) -> NDArray[Any] | None:
         """Names of the columns, shape (n_features,); None when none were given."""
-        if self.in_memory:
-            return self._memory_names
-        if "feature_name" not in self._group:
-            return None
-        names = disk.read_row(self._group, "feature_name", None, self.n_features, self._where)
-        # From numpy's variable-length strings, which have no direct cast to fixed-width ones.
-        return np.array(names.tolist(), dtype=str)
+        return self._source.feature_names
 
     @property
     def n_partitions(self) -> int:
@@ -115,14 +100,14 @@ class Dataset:
         """Rows per partition, shape (n_partitions,)."""
         if self._ranges is not None:
             return np.subtract(self._ranges[:, 2], self._ranges[:, 1], dtype=np.int64)
-        return self._source_rows
+        return self._source.rows
 
     @cached_property
     def partition_nnz(self) -> NDArray[np.int64]:
         """Stored values per partition, shape (n_partitions,); of a split it reads all `indptr`."""
         if self._ranges is None:
-            return self._source_nnz
-        edges = np.array([self._indptr(p)[[start, stop]] for p, start, stop in self._ranges])
+            return self._source.nnz
+        edges = np.array([self._source.indptr(p)[[start, stop]] for p, start, stop in self._ranges])
         sizes: NDArray[np.int64] = edges[:, 1] - edges[:, 0]
         return sizes
 
@@ -142,9 +127,9 @@ class Dataset:
         if not 0 <= i < self.n_partitions:
             raise IndexError(f"partition {i!r} does not exist; use 0 to {self.n_partitions - 1}.")
         if self._ranges is None:
-            return self._source(i)
+            return self._source.partition(i)
         source, start, stop = (int(n) for n in self._ranges[i])
-        return self._source(source).rows(start, stop)
+        return self._source.partition(source).rows(start, stop)
 
     def split(self, fraction: float) -> tuple[Dataset, Dataset]:
         """Return two datasets that share this one's data: the first `fraction` of rows, the rest.
@@ -189,7 +174,7 @@ class Dataset:
             return values, np.array(counts, np.int64)
         found = np.zeros(len(values), np.int64)
         for source, start, stop in self._ranges:
-            codes = np.searchsorted(values, self._label(int(source))[start:stop])
+            codes = np.searchsorted(values, self._source.label(int(source))[start:stop])
             found += np.bincount(codes, minlength=len(values))
         return values[found > 0], found[found > 0]
 
@@ -200,8 +185,7 @@ class Dataset:
         """
         if self._ranges is not None:
             raise DataError("to_xarray() of a split is not possible; call it before split().")
-        store = self._store if self._parts is None else _written(self, self._parts)
-        opened: xr.Dataset = xr.open_zarr(store)
+        opened: xr.Dataset = xr.open_zarr(self._source.target(self._manifest))
         return opened
 
     def __len__(self) -> int:
@@ -233,81 +217,15 @@ class Dataset:
             facts["labels"] = f"{len(counted[0]):,} distinct"
         return facts
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Caches and the open group stay here: workers open the store by themselves.
-        names = ("_manifest", "_store", "_parts", "_ranges", "_memory_names")
-        return {name: self.__dict__[name] for name in names}
-
-    @cached_property
-    def _group(self) -> zarr.Group:
-        return open_group(self._store)
-
-    @property
-    def _where(self) -> str:
-        return describe(self._store)
-
-    @cached_property
-    def _source_rows(self) -> NDArray[np.int64]:
-        if self._parts is not None:
-            return np.array([p.n_rows for p in self._parts], np.int64)
-        return disk.read_row(self._group, "n_rows", None, self._manifest.n_partitions, self._where)
-
-    @cached_property
-    def _source_nnz(self) -> NDArray[np.int64]:
-        if self._parts is not None:
-            return np.array([p.nnz for p in self._parts], np.int64)
-        return disk.read_row(self._group, "nnz", None, self._manifest.n_partitions, self._where)
-
-    def _has(self, name: str) -> bool:
-        if self._parts is not None:
-            return any(getattr(part, name) is not None for part in self._parts)
-        return name in self._group
-
-    def _source(self, i: int) -> Partition:
-        if self._parts is not None:
-            return self._parts[i]
-        rows, nnz = int(self._source_rows[i]), int(self._source_nnz[i])
-        return disk.read_partition(self._group, i, rows, nnz, self.n_features, self._where)
-
-    def _indptr(self, i: int) -> NDArray[np.int64]:
-        if self._parts is not None:
-            return self._parts[i].indptr
-        return disk.read_row(self._group, "indptr", i, int(self._source_rows[i]) + 1, self._where)
-
-    def _label(self, i: int) -> NDArray[np.float64]:
-        if self._parts is not None:
-            label = self._parts[i].label
-            assert label is not None
-            return label
-        return disk.read_row(self._group, "label", i, int(self._source_rows[i]), self._where)
-
     def _whole_ranges(self) -> Ranges:
         if self._ranges is not None:
             return self._ranges
-        rows = self._source_rows
+        rows = self._source.rows
         return np.stack([np.arange(len(rows)), np.zeros_like(rows), rows], axis=1)
 
     def _view(self, ranges: Ranges) -> Dataset:
         ranges = ranges[ranges[:, 2] > ranges[:, 1]]
-        return Dataset(
-            self._manifest,
-            store=self._store,
-            parts=self._parts,
-            ranges=ranges,
-            feature_names=self._memory_names,
-        )
-
-
-def _written(dataset: Dataset, parts: list[Partition]) -> MemoryStore:
-    """Write partitions in the on-disk format to memory."""
-    store, rows, nnz = MemoryStore(), dataset.partition_rows, dataset.partition_nnz
-    group = zarr.open_group(store, mode="w")
-    names = frozenset(n for n in ("values", "label", "weight") if dataset._has(n))
-    disk.create(group, dataset._manifest, int(rows.max()), int(nnz.max()), names)
-    for i, part in enumerate(parts):
-        disk.write_partition(group, i, part)
-    disk.finish(group, dataset._manifest, rows, nnz, dataset.feature_names)
-    return store
+        return Dataset(self._manifest, self._source, ranges)
 
 
 def open_dataset(store: Any) -> Dataset:
@@ -330,7 +248,7 @@ def open_dataset(store: Any) -> Dataset:
     resolved = resolve(store)
     group = open_group(resolved)
     manifest = disk.read_manifest(group, describe(resolved))
-    dataset = Dataset(manifest, store=resolved)
+    dataset = Dataset(manifest, StoreSource(resolved, manifest))
     # Read now: damaged sizes must show here, not in a worker.
     found = dataset.n_rows, dataset.nnz
     if found != (manifest.n_rows, manifest.nnz):

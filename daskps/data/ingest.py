@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from daskps.errors import DataError
@@ -28,9 +27,10 @@ from .dataset import Dataset
 from .format import Manifest
 from .labels import Classes, Labels, merge
 from .partition import Partition
-from .pieces import Piece, gather, load, remove_staging, shuffle_order, stage
+from .pieces import Piece, gather, load, shuffle_order, stage
 from .plan import choose_partitions, cut, deal
-from .stores import create_group, is_shared
+from .sources import MemorySource, StoreSource
+from .stores import Target, is_shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +68,8 @@ def entropy(random_state: int | None) -> int:
 
 
 @contextmanager
-def writing(store: Any, overwrite: bool) -> Iterator[zarr.Group]:
-    """Create the group of a dataset; delete everything in it if the body fails.
+def writing(store: Any, overwrite: bool) -> Iterator[Target]:
+    """Open `store` as the target of an ingest; delete what was written if the body fails.
 
     Parameters
     ----------
@@ -78,12 +78,11 @@ def writing(store: Any, overwrite: bool) -> Iterator[zarr.Group]:
     overwrite
         Whether a group that is there may be replaced.
     """
-    group = create_group(store, overwrite)
+    target = Target(store, overwrite)
     try:
-        group.attrs["daskps"] = {"format": "dataset", "version": disk.VERSION, "complete": False}
-        yield group
+        yield target
     except BaseException:
-        sync(group.store_path.delete_dir())
+        target.give_up()
         raise
 
 
@@ -91,7 +90,7 @@ def prepare(
     read: Callable[..., Iterable[tuple[Partition, Classes]]],
     inputs: Sequence[tuple[Any, ...]],
     seed: int | None,
-    group: zarr.Group | None,
+    target: Target | None,
 ) -> list[list[Piece]]:
     """Read all inputs in parallel; return the pieces of each, in order.
 
@@ -103,7 +102,7 @@ def prepare(
         One task each. They may hold Dask's lazy objects.
     seed
         Seed of the shuffle; None keeps the order of rows.
-    group
+    target
         Where pieces are staged; None keeps them in memory.
 
     Raises
@@ -111,16 +110,13 @@ def prepare(
     DataError
         The error of the first input, in order, that cannot be used.
     """
-    target = None if group is None else group.store_path
-    # Errors come back as values: whichever worker is first, the first input in order is blamed,
-    # and no task is still writing when the store is cleaned up.
+    path = None if target is None else target.path
+    # Whichever worker is first, the first input in order is blamed.
     task = dask.delayed(_prepare, pure=False)
-    tasks = [task(read, i, seed, target, *args) for i, args in enumerate(inputs)]
-    local = group is not None and not is_shared(group.store)
+    tasks = [task(read, i, seed, path, *args) for i, args in enumerate(inputs)]
+    local = target is not None and not is_shared(target.store)
     results = dask.compute(*tasks, scheduler="threads" if local else None)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+    _raise_first(results)
     return list(results)
 
 
@@ -142,7 +138,7 @@ def _prepare(
             unique = (number << 32) + block
             piece = load(rows, classes, seed, unique)
             pieces.append(piece if target is None else stage(piece, target, unique))
-    except (DataError, OSError) as error:
+    except Exception as error:
         return error
     return pieces
 
@@ -151,13 +147,13 @@ def assemble(pieces: Sequence[Piece], recipe: Recipe) -> Dataset:
     """Build a dataset in memory."""
     plan, manifest = _plan(pieces, recipe)
     parts = [_build(plan, k) for k in range(manifest.n_partitions)]
-    return Dataset(manifest, parts=parts, feature_names=recipe.feature_names)
+    return Dataset(manifest, MemorySource(parts, recipe.feature_names))
 
 
 def assemble_on_disk(
-    pieces: Sequence[Piece], recipe: Recipe, store: Any, group: zarr.Group, *, spread: bool
+    pieces: Sequence[Piece], recipe: Recipe, target: Target, *, spread: bool
 ) -> Dataset:
-    """Build a dataset in `group`.
+    """Build a dataset in `target`.
 
     Parameters
     ----------
@@ -165,29 +161,43 @@ def assemble_on_disk(
         Rows; staged if `spread`.
     recipe
         How to divide them.
-    store
-        Resolved store that `group` is in.
-    group
-        Empty group, open for writing.
+    target
+        Where to; what was there is deleted.
     spread
         Whether tasks may run on other workers: the pieces are not in this process.
     """
     plan, manifest = _plan(pieces, recipe)
     sizes = _sizes(plan)
+    group = target.begin()
     present = frozenset[str]().union(*(piece.present for piece in pieces))
     disk.create(group, manifest, int(sizes[0].max()), int(sizes[1].max()), present)
     write = dask.delayed(_write, pure=False)
-    scheduler = None if spread and is_shared(store) else "threads"
+    scheduler = None if spread and is_shared(target.store) else "threads"
     shared = dask.delayed(plan, traverse=False)
     tasks = [write(shared, k, group) for k in range(manifest.n_partitions)]
-    dask.compute(*tasks, scheduler=scheduler, traverse=False)
-    remove_staging(group.store_path)
+    _raise_first(dask.compute(*tasks, scheduler=scheduler, traverse=False))
+    target.remove_staging()
     disk.finish(group, manifest, sizes[0], sizes[1], recipe.feature_names)
-    return Dataset(manifest, store=store)
+    return Dataset(manifest, StoreSource(target.store, manifest))
 
 
-def _write(plan: _Plan, k: int, group: zarr.Group) -> None:
-    disk.write_partition(group, k, _build(plan, k))
+def _write(plan: _Plan, k: int, group: zarr.Group) -> Exception | None:
+    try:
+        disk.write_partition(group, k, _build(plan, k))
+    except Exception as error:
+        return error
+    return None
+
+
+def _raise_first(results: Iterable[Any]) -> None:
+    """Raise the first error among `results`.
+
+    Tasks return their errors: one that is raised would leave the others running, and they would
+    write to the store while it is cleaned up.
+    """
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
 
 
 def _build(plan: _Plan, k: int) -> Partition:

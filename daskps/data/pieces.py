@@ -20,8 +20,8 @@ from zarr.storage import StorePath
 from .format import index_dtype
 from .labels import Classes, Labels, count
 from .partition import Partition, concatenate
+from .stores import STAGING
 
-STAGING = "_staging"
 _PER_ROW = ("label", "weight")
 
 
@@ -190,11 +190,6 @@ def stage(piece: LoadedPiece, target: StorePath, number: int) -> StagedPiece:
         present=piece.present,
         column_range=piece.column_range,
     )
-
-
-def remove_staging(target: StorePath) -> None:
-    """Delete the staging area of `target`."""
-    sync((target / STAGING).delete_dir())
 
 
 def gather(

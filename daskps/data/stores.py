@@ -12,10 +12,16 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 import zarr
+from zarr.core.sync import sync
 from zarr.errors import GroupNotFoundError
-from zarr.storage import LocalStore, MemoryStore, ZipStore
+from zarr.storage import LocalStore, MemoryStore, StorePath, ZipStore
 
 from daskps.errors import DataError, DatasetFormatError
+
+from .format import VERSION
+
+STAGING = "_staging"
+_METADATA = {"zarr.json", ".zgroup", ".zattrs", ".zmetadata"}
 
 
 def resolve(store: Any) -> Any:
@@ -71,34 +77,63 @@ def open_group(store: Any) -> zarr.Group:
         ) from error
 
 
-def create_group(store: Any, overwrite: bool) -> zarr.Group:
-    """Create an empty group at `store` (resolved), never replacing anything unless told.
+class Target:
+    """A store that a dataset is being written to; what was there stays until `begin`.
 
     Parameters
     ----------
     store
-        Where to.
+        Resolved store.
     overwrite
-        Delete a Zarr group that is there. Other files are never deleted.
+        Whether a Zarr group that is there may be replaced. Other files never are.
 
     Raises
     ------
     DataError
         If something is there that may not be replaced.
     """
-    name = describe(store)
-    existing = _existing(store)
-    if existing == "files":
-        raise DataError(
-            f"{name!r} exists and is no Zarr group, so it is never overwritten; "
-            "choose another store or remove it yourself."
-        )
-    if existing == "group" and not overwrite:
-        raise DataError(
-            f"{name!r} already holds a Zarr group; pass overwrite=True to replace it, "
-            "or choose another store."
-        )
-    return zarr.open_group(store, mode="w")
+
+    def __init__(self, store: Any, overwrite: bool) -> None:
+        self.store = store
+        existing = _existing(store)
+        if existing == "files":
+            raise DataError(
+                f"{describe(store)!r} exists and is no Zarr group, so it is never overwritten; "
+                "choose another store or remove it yourself."
+            )
+        if existing == "group" and not overwrite:
+            raise DataError(
+                f"{describe(store)!r} already holds a Zarr group; pass overwrite=True to replace "
+                "it, or choose another store."
+            )
+        self._keeps_old = existing == "group"
+        self.path = zarr.open_group(store, mode="a").store_path
+        if not self._keeps_old:
+            self.begin()
+
+    def begin(self) -> zarr.Group:
+        """Delete what was there but staged pieces; return an empty group, marked as incomplete."""
+        self._keeps_old = False
+        sync(_clear(self.path))
+        group = zarr.open_group(self.path, mode="w-", zarr_format=3)
+        group.attrs["daskps"] = {"format": "dataset", "version": VERSION, "complete": False}
+        return group
+
+    def remove_staging(self) -> None:
+        """Delete staged pieces."""
+        sync((self.path / STAGING).delete_dir())
+
+    def give_up(self) -> None:
+        """Delete all that was written."""
+        self.remove_staging() if self._keeps_old else sync(self.path.delete_dir())
+
+
+async def _clear(path: StorePath) -> None:
+    for name in [name async for name in path.store.list_dir(path.path)]:
+        if name in _METADATA:
+            await (path / name).delete()
+        elif name != STAGING:
+            await (path / name).delete_dir()
 
 
 def _existing(store: Any) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import zarr
-
 from daskps.errors import DataError
 
 from .dataset import Dataset
@@ -18,7 +16,7 @@ from .ingest import Recipe, assemble, assemble_on_disk, entropy, flat, prepare, 
 from .lines import BLOCK_BYTES, Paths, Source, cut_files, find_files
 from .parse import MAX_INDEX, Limits, read_source
 from .pieces import Piece
-from .stores import resolve
+from .stores import Target, resolve
 
 ZeroBased = bool | Literal["auto"]
 
@@ -83,17 +81,16 @@ def read_svmlight(
     if store is None:
         loaded = _read(sources, limits, seed, None)
         return assemble(flat(loaded), recipe(loaded))
-    target = resolve(store)
-    with writing(target, overwrite) as group:
-        staged = _read(sources, limits, seed, group)
-        return assemble_on_disk(flat(staged), recipe(staged), target, group, spread=True)
+    with writing(resolve(store), overwrite) as target:
+        staged = _read(sources, limits, seed, target)
+        return assemble_on_disk(flat(staged), recipe(staged), target, spread=True)
 
 
 def _read(
-    sources: Sequence[Source], limits: Limits, seed: int, group: zarr.Group | None
+    sources: Sequence[Source], limits: Limits, seed: int, target: Target | None
 ) -> list[list[Piece]]:
     inputs = [(source, limits, BLOCK_BYTES) for source in sources]
-    return prepare(read_source, inputs, seed, group)
+    return prepare(read_source, inputs, seed, target)
 
 
 def _limits(n_features: int | None, zero_based: ZeroBased) -> Limits:

@@ -313,6 +313,22 @@ def test_ingest_that_fails_leaves_nothing_behind(
     assert read_svmlight(tmp_path / "a", tmp_path / "d.zarr").n_rows == 2
 
 
+def test_bad_input_does_not_cost_the_dataset_it_would_replace(store: Path) -> None:
+    (store.parent / "a").write_text("1 1:1\nbad\n")
+    with pytest.raises(DataError, match="line 2"):
+        read_svmlight(store.parent / "a", store, overwrite=True)
+    assert open_dataset(store).partition(2).n_rows == 2
+    assert not (store / "_staging").exists()
+
+
+def test_replacing_leaves_no_array_of_the_old_dataset(store: Path) -> None:
+    (store.parent / "a").write_text("1 1:1\n2 2:1\n")
+    assert open_dataset(store).has_weight
+    read_svmlight(store.parent / "a", store, overwrite=True)
+    assert not (store / "weight").exists()
+    assert not open_dataset(store).has_weight
+
+
 def test_ingest_that_is_killed_leaves_nothing_that_opens(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "d.zarr", mode="w")
     group.attrs["daskps"] = {"format": "dataset", "version": 1, "complete": False}
