@@ -6,6 +6,8 @@ import gzip
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,9 +331,20 @@ def test_replacing_leaves_no_array_of_the_old_dataset(store: Path) -> None:
     assert not open_dataset(store).has_weight
 
 
+KILLED = """
+import os, sys
+import numpy as np
+from daskps.data import format, from_arrays
+format.finish = lambda *args: os._exit(9)
+from_arrays(np.ones((6, 2)), np.ones(6), sys.argv[1])
+"""
+
+
 def test_ingest_that_is_killed_leaves_nothing_that_opens(tmp_path: Path) -> None:
-    group = zarr.open_group(tmp_path / "d.zarr", mode="w")
-    group.attrs["daskps"] = {"format": "dataset", "version": 1, "complete": False}
+    store = tmp_path / "d.zarr"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(store)], check=False, timeout=60)
+    assert done.returncode == 9
+    assert (store / "indices").exists()
     with pytest.raises(DatasetFormatError, match="incomplete"):
-        open_dataset(tmp_path / "d.zarr")
-    assert from_arrays(X, Y, tmp_path / "d.zarr", overwrite=True).n_rows == 6
+        open_dataset(store)
+    assert from_arrays(X, Y, store, overwrite=True).n_rows == 6
