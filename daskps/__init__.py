@@ -1,0 +1,24 @@
+"""daskps: an elastic parameter server on Dask.
+
+Trains models on sparse data with a Dask cluster, keeps going when workers die, join or leave, and
+gives back a model that xarray opens.
+"""
+
+from daskps import errors
+from daskps.cluster import local_cluster
+from daskps.data import Dataset, from_arrays, open_dataset, read_svmlight
+from daskps.models.logistic import LogisticRegression
+from daskps.models.saved import load
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Dataset",
+    "LogisticRegression",
+    "errors",
+    "from_arrays",
+    "load",
+    "local_cluster",
+    "open_dataset",
+    "read_svmlight",
+]

@@ -1,0 +1,162 @@
+"""Saved models: Zarr groups that `xarray.open_zarr` opens; no pickle in them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from daskps.errors import DatasetFormatError
+
+VERSION = 1
+
+
+class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known about a saved model before any array is read; written last."""
+
+    format: str = "model"
+    version: int = VERSION
+    kind: str
+    """Name of the estimator's class."""
+    parameters: dict[str, Any]
+    """As of `get_params`."""
+    fitted: dict[str, Any]
+    """Attributes that are plain values."""
+
+
+def save(estimator: Any, store: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Write a fitted linear estimator; see `LogisticRegression.save`."""
+    where = os.fspath(store)
+    _make_room(where, overwrite)
+    group = zarr.open_group(where, mode="w", zarr_format=3)
+    rows = "class" if len(estimator.classes_) > 2 else "margin"
+    _array(group, "coef", estimator.coef_, (rows, "feature"))
+    _array(group, "intercept", estimator.intercept_, (rows,))
+    _array(group, "classes", estimator.classes_, ("class",))
+    estimator.history_.to_zarr(where, group="history", mode="a", consolidated=False)
+    manifest = ModelManifest(
+        kind=type(estimator).__name__,
+        parameters=_plain(estimator.get_params()),
+        fitted={"n_iter_": estimator.n_iter_, "stop_reason_": estimator.stop_reason_},
+    )
+    with warnings.catch_warnings():
+        # consolidated metadata is not in the v3 specification yet; xarray warns without it
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        group = zarr.consolidate_metadata(where, zarr_format=3)
+    group.attrs["daskps"] = msgspec.to_builtins(manifest)
+
+
+def _make_room(where: str, overwrite: bool) -> None:
+    path = Path(where)
+    if "://" in where or not path.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{where!r} exists; pass overwrite=True or name another place.")
+    if not (path / "zarr.json").exists():
+        raise FileExistsError(f"{where!r} exists and is no Zarr group; it is not overwritten.")
+    shutil.rmtree(path)
+
+
+def _array(group: zarr.Group, name: str, data: Any, dims: tuple[str, ...]) -> None:
+    chunks = tuple(min(n, 2**20) or 1 for n in data.shape)
+    kinds = {"U": "str", "O": "str"}
+    array = group.create_array(
+        name,
+        shape=data.shape,
+        chunks=chunks,
+        dtype=kinds.get(data.dtype.kind, data.dtype),
+        dimension_names=list(dims),
+        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+    )
+    array[...] = data.astype(object) if data.dtype.kind == "U" else data
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    plain = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in parameters.items()}
+    weights = plain.get("class_weight")
+    if isinstance(weights, dict):  # JSON would turn the keys into strings
+        plain["class_weight"] = [[_item(k), float(v)] for k, v in weights.items()]
+    return {k: _item(v) for k, v in plain.items()}
+
+
+def _item(x: Any) -> Any:
+    return x.item() if isinstance(x, np.generic) else x
+
+
+def load(store: str | os.PathLike[str]) -> Any:
+    """Open a model that an estimator saved.
+
+    Parameters
+    ----------
+    store
+        Path or URL that was given to `save`.
+
+    Returns
+    -------
+    estimator
+        Of the class that was saved, fitted.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing.
+    DatasetFormatError
+        If there is something else, or a model of a newer version.
+    """
+    from daskps.models.logistic import LogisticRegression
+
+    where = os.fspath(store)
+    try:
+        group = zarr.open_group(where, mode="r", zarr_format=3)
+    except (OSError, ValueError, KeyError) as error:
+        raise FileNotFoundError(f"no saved model at {where!r}: {error}") from error
+    manifest = _manifest(group, where)
+    kinds = {"LogisticRegression": LogisticRegression}
+    if manifest.kind not in kinds:
+        raise DatasetFormatError(
+            f"model {where!r} is a {manifest.kind!r}, this daskps knows {sorted(kinds)}; install "
+            "a newer daskps."
+        )
+    parameters = dict(manifest.parameters)
+    if isinstance(parameters.get("class_weight"), list):
+        parameters["class_weight"] = {k: v for k, v in parameters["class_weight"]}
+    model = kinds[manifest.kind](**parameters)
+    model.coef_ = _read(group, "coef")
+    model.intercept_ = _read(group, "intercept")
+    model.classes_ = _read(group, "classes")
+    model.n_features_in_ = model.coef_.shape[1]
+    for name, value in manifest.fitted.items():
+        setattr(model, name, value)
+    model.history_ = xr.open_zarr(where, group="history", consolidated=False).load()
+    return model
+
+
+def _read(group: zarr.Group, name: str) -> Any:
+    data = np.asarray(group[name][...])  # type: ignore[index]
+    return data.astype(str) if data.dtype.kind in "OT" else data
+
+
+def _manifest(group: zarr.Group, where: str) -> ModelManifest:
+    raw = group.attrs.get("daskps")
+    if not isinstance(raw, dict) or raw.get("format") != "model":
+        raise DatasetFormatError(
+            f"{where!r} is no complete saved model (attribute daskps: {raw!r}); give the path "
+            "that was given to save()."
+        )
+    if raw.get("version") != VERSION:
+        raise DatasetFormatError(
+            f"model {where!r} has format version {raw.get('version')!r}, this daskps reads "
+            f"{VERSION}; install a newer daskps."
+        )
+    try:
+        return msgspec.convert(raw, ModelManifest)
+    except msgspec.ValidationError as error:
+        raise DatasetFormatError(f"the manifest of model {where!r} is damaged: {error}") from error
