@@ -1,4 +1,8 @@
-"""Workers in other processes read and write datasets by themselves."""
+"""Workers in other processes read and write datasets by themselves.
+
+Not marked `cluster`: one cluster serves all tests here, and the pools that zarr and Dask's threaded
+scheduler start on first use would count as leaked threads.
+"""
 
 from __future__ import annotations
 
@@ -59,13 +63,10 @@ def test_workers_open_a_split_by_themselves(client: Client, tmp_path: Path) -> N
     assert len(set(found)) == len(found) == 280
 
 
-def test_store_that_only_this_process_has_is_written_here(client: Client) -> None:
+def test_what_workers_cannot_do_is_told_or_done_here(client: Client, tmp_path: Path) -> None:
     store = zarr.storage.MemoryStore()
     from_arrays(da.from_array(X, chunks=(150, 20)), Y, store, n_partitions=3)
     assert as_dataset(store).n_rows == 400
-
-
-def test_bad_line_on_a_worker_is_named(client: Client, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1 1:1\nbad\n")
     with pytest.raises(DataError, match="line 2"):
         read_svmlight(tmp_path / "a", tmp_path / "d.zarr")
