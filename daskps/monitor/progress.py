@@ -39,7 +39,7 @@ def log_passes(told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
                 logger.info("pass %d: training loss %.5f", number, loss)
         case ev.WorkerLost(worker, shards):
             logger.warning("worker %s was lost, with shards %s", worker, list(shards))
-        case ev.Recovered(clocks, cut, seconds):
+        case ev.Recovered(clocks=clocks, cut=cut, seconds=seconds):
             since = cut or "the beginning"
             logger.warning("recovered from %s in %.2f s; clock %d", since, seconds, min(clocks.values()))
         case _:
@@ -68,7 +68,7 @@ class ProgressBar:
         match told:
             case ev.WorkerLost(worker, shards):
                 self._progress.console.print(f"lost worker {worker}, with shards {list(shards)}")
-            case ev.Recovered(_, cut, seconds):
+            case ev.Recovered(cut=cut, seconds=seconds):
                 since = cut or "the beginning"
                 self._progress.console.print(f"recovered from {since} in {seconds:.2f} s")
             case _:

@@ -39,6 +39,8 @@ class Policy:
     """Losses in a row, without a finished clock between them, that are survived."""
     lease: float = 30.0
     """Seconds without any progress after which running tasks get a speculative copy."""
+    patience: float = 900.0
+    """Seconds without any progress after which the run ends with an error."""
 
     @property
     def keeps_cuts(self) -> bool:
@@ -78,6 +80,7 @@ class Coordinator:
     _tokens: int = 0
     _failures: dict[tuple[int, int], int] = field(default_factory=dict)
     _recoveries: int = 0
+    _recovery: int = 0
     _progress: float = 0.0
     _stop: str | None = None
 
@@ -120,7 +123,9 @@ class Coordinator:
             case ev.Evaluated(clock, metrics):
                 actions = self._evaluated(clock, metrics["loss"])
             case ev.EvaluationFailed():
-                self._busy, actions = None, []  # still wanted: tried again once all is quiet
+                actions = []  # still wanted: tried again once all is quiet
+                if self._busy == "evaluating":
+                    self._busy = None
             case ev.StopRequested(reason):
                 actions = self._stop_soon(reason)
             case ev.WorkerJoined():
@@ -243,16 +248,15 @@ class Coordinator:
 
     def _silence(self) -> list[ev.Action]:
         waiting = {t: r for t, r in self.running.items() if not r.copied}
-        if not waiting:
+        if self.now - self._progress >= self.policy.patience:
             tasks = sorted({(r.partition, r.clock) for r in self.running.values()})
             return self._fail(
                 RunTimeout(
                     f"no task finished for {self.now - self._progress:.0f} s, with speculative "
                     f"copies running; waited for (partition, clock) {tasks[:5]}. Look at the "
-                    "workers' logs, or raise lease= if a slice takes longer than that."
+                    "workers' logs; fewer rows_per_clock make shorter tasks."
                 )
             )
-        self._progress = self.now
         copies: list[ev.Action] = []
         for token, run in waiting.items():
             run.copied = True
@@ -282,6 +286,8 @@ class Coordinator:
         return []
 
     def _evaluated(self, clock: int, loss: float) -> list[ev.Action]:
+        if self._busy != "evaluating":
+            return []  # a loss came between: the state that was evaluated may be gone
         self._busy, self._want_evaluation = None, False
         self.ledger.evaluated(clock, loss)
         self._judge(loss)
@@ -306,9 +312,12 @@ class Coordinator:
         if rollback:
             dropped = [ev.Abandon(t) for t in self.running]
             self.running.clear()
-        return [*dropped, ev.Recover(shards, rollback, dict(self.clocks))]
+        self._recovery += 1
+        return [*dropped, ev.Recover(self._recovery, shards, rollback, dict(self.clocks))]
 
     def _recovered(self, event: ev.Recovered) -> list[ev.Action]:
+        if event.number != self._recovery:
+            return []  # another loss came meanwhile; its recovery counts
         self._busy, self._progress = None, self.now
         self.ledger.recovered(self.min_clock, event.seconds)
         if dict(event.clocks) != self.clocks:

@@ -45,7 +45,7 @@ def _is_shard(key: Any) -> bool:
 async def expel(address: str, dask_scheduler: Scheduler) -> None:
     """Make the scheduler drop a worker that does not answer; runs on the scheduler."""
     if address in dask_scheduler.workers:
-        await dask_scheduler.remove_worker(address, stimulus_id="daskps-silent", safe=True)
+        await dask_scheduler.remove_worker(address, stimulus_id="daskps-silent")
 
 
 class Hub:

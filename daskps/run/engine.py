@@ -12,7 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -248,7 +248,7 @@ class Engine(ABC):
     def _recover(self, action: ev.Recover) -> None:
         start = time.monotonic()
         lost = set(action.shards)
-        cuts: list[str | None] = [*checkpoint.published(self._store), None] if self._store else [None]
+        cuts = self._usable_cuts(action.clocks)
         while time.monotonic() - start < self.recovery_timeout:
             try:
                 again, clocks = self._stand_up(lost, action, cuts[0])
@@ -256,14 +256,14 @@ class Engine(ABC):
                 logger.warning("%s", error)
                 del cuts[0]
                 if not action.rollback and cuts[0] is None:
-                    action = ev.Recover(action.shards, True, action.clocks)
+                    action = replace(action, rollback=True)
                 continue
             except (TimeoutError, OSError) as error:
                 self.post(ev.RecoveryFailed(error))
                 return
             if not again:
                 seconds = time.monotonic() - start
-                self.post(ev.Recovered(clocks, cuts[0], seconds))
+                self.post(ev.Recovered(action.number, clocks, cuts[0], seconds))
                 return
             lost = again
         self.post(
@@ -274,6 +274,24 @@ class Engine(ABC):
                 )
             )
         )
+
+    def _usable_cuts(self, clocks: ev.Clocks) -> list[str | None]:
+        """Return the cuts to go back to, newest first; None stands for the beginning.
+
+        One that is ahead was published while another loss took the run back behind it.
+        """
+        if self._store is None:
+            return [None]
+        usable: list[str | None] = []
+        for cut in checkpoint.published(self._store):
+            try:
+                then = checkpoint.read_manifest(self._store, cut).clocks
+            except CheckpointError as error:
+                logger.warning("%s", error)
+                continue
+            if all(c <= clocks[p] for p, c in enumerate(then)):
+                usable.append(cut)
+        return [*usable, None]
 
     def _stand_up(
         self, lost: set[int], action: ev.Recover, cut: str | None

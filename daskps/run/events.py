@@ -54,6 +54,8 @@ class WorkerLost:
 class Recovered:
     """Every shard stands again; `clocks` is where partitions go on from."""
 
+    number: int
+    """Of the `Recover` that this answers."""
     clocks: Clocks
     cut: str | None
     seconds: float = 0.0
@@ -175,9 +177,10 @@ class Recover:
     """Place the lost shards again.
 
     With `rollback` every shard goes back to the last cut (or to its initial values); without,
-    only the lost ones do and everybody keeps `clocks`.
+    only the lost ones do and everybody keeps `clocks`. No cut that is ahead of `clocks` is used.
     """
 
+    number: int
     shards: tuple[int, ...]
     rollback: bool
     clocks: Clocks
