@@ -214,13 +214,15 @@ class Shard:
             )
 
     def _describe(self, want: Want, row: int) -> str:
+        # without a look-up, which would create the rows of unknown keys
+        hashed = self._placements[want.table].spec.keys == "hash"
         start = 0
-        numbers = self._tables[want.table]
-        for number, (slot, idx, n) in zip(numbers, self._pieces(want), strict=True):
+        for i, (number, slot) in enumerate(self._tables[want.table].items()):
+            n = len(slot.rows) if want.sizes is None else int(want.sizes[i])
             if row < start + n:
-                at = row - start if idx is None else int(np.asarray(idx)[row - start])
-                if slot.keys is not None:
-                    return f"key {int(slot.keys[at])}"
+                at = row - start if want.at is None else int(want.at[row])
+                if hashed:
+                    return f"key {at}"
                 return f"row {int(self._placements[want.table].slot_keys(number)[at])}"
             start += n
         raise AssertionError((want.table, row))
@@ -239,9 +241,7 @@ class Shard:
             raise ValueError(
                 f"unknown server function {function!r}; expected one of {sorted(FUNCTIONS)}."
             )
-        tables = [params[name] for name in ("table", "other", "into") if name in params]
-        if unknown := sorted(set(tables) - set(self._tables)):
-            raise ValueError(f"no table {unknown[0]!r}; expected one of {sorted(self._tables)}.")
+        self._check_tables([params[n] for n in ("table", "other", "into") if n in params])
         with self._lock:
             return {
                 s: FUNCTIONS[function].partial(
@@ -251,6 +251,16 @@ class Shard:
                 )
                 for s in self._slots
             }
+
+    def _check_tables(self, names: Sequence[str]) -> None:
+        if unknown := sorted(set(names) - set(self._tables)):
+            raise ValueError(f"no table {unknown[0]!r}; expected one of {sorted(self._tables)}.")
+        specs = [self._placements[name].spec for name in names]
+        if len({(t.n_rows, t.width) for t in specs}) > 1 or (
+            len(specs) > 1 and specs[0].keys == "hash"
+        ):
+            shapes = ", ".join(f"{t.name!r} ({t.keys}, {t.n_rows} x {t.width})" for t in specs)
+            raise ValueError(f"tables {shapes} do not pair; expected range tables of one shape.")
 
     def values(self, table: str) -> tuple[list[NDArray[np.uint64] | None], list[Rows]]:
         """Return keys and parameters of `table`, one entry a slot, ascending."""
