@@ -21,8 +21,8 @@ BLOCK_MIN, BLOCK_MAX = 8, 4096
 class Init(msgspec.Struct, frozen=True, tag=True):
     """Initial value of every number of a row.
 
-    A row's value is a function of (`seed`, table, key) alone, so it does not depend on when,
-    where or in which company the row is first touched.
+    A row's value is a function of (`seed`, key) alone, so it does not depend on when, where or in
+    which company the row is first touched; tables that shall differ need seeds that do.
     """
 
     kind: Literal["constant", "normal", "uniform"] = "constant"
@@ -35,11 +35,13 @@ class Init(msgspec.Struct, frozen=True, tag=True):
         """Return the initial values of `keys`, shape (len(keys), width)."""
         if self.kind == "constant":
             return np.full((len(keys), width), self.scale, np.float64)
-        cell = keys.astype(np.uint64)[:, None] * np.uint64(width) + np.arange(width, dtype=np.uint64)
-        u = _unit(_mix(cell + _mix(np.uint64(2 * self.seed))))
+        first = keys.astype(np.uint64)[:, None] * np.uint64(width)
+        cell = first + np.arange(width, dtype=np.uint64)
+        # streams count from 1: 0 is what the mixer maps to itself
+        u = _unit(_mix(cell + _mix(np.uint64(2 * self.seed + 1))))
         if self.kind == "uniform":
             return self.scale * (2.0 * u - 1.0)
-        v = _unit(_mix(cell + _mix(np.uint64(2 * self.seed + 1))))
+        v = _unit(_mix(cell + _mix(np.uint64(2 * self.seed + 2))))
         # Box and Muller (1958), eq. 1
         return self.scale * np.sqrt(-2.0 * np.log1p(-u)) * np.cos(2.0 * np.pi * v)
 
