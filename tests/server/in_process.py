@@ -1,0 +1,104 @@
+"""Shards of one run in this process, and a transport that carries every message to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from daskps.server.client import Call, ParameterClient, merge_values
+from daskps.server.functions import FUNCTIONS
+from daskps.server.keys import KeySet, localise, whole_table
+from daskps.server.layout import Layout, ShardRef
+from daskps.server.messages import Pull, Pulled, Push, Want
+from daskps.server.shard import ServerSpec, Shard
+from daskps.server.tables import TableSpec
+from daskps.server.updaters import Add, AnyUpdater
+
+INTEGERS = Add("int64")
+N_SLOTS = 8
+
+
+def make_spec(
+    *tables: TableSpec, partitions: int = 3, staleness: float = 0, slots: int = N_SLOTS
+) -> ServerSpec:
+    return ServerSpec(tables, slots, partitions, staleness)
+
+
+def counters(partitions: int = 3, staleness: float = 0, n_rows: int = 20) -> ServerSpec:
+    """Return a run with one table of integers, whose sums are exact."""
+    return make_spec(
+        TableSpec("count", n_rows, 1, INTEGERS), partitions=partitions, staleness=staleness
+    )
+
+
+def refs(n: int) -> dict[int, ShardRef]:
+    return {s: ShardRef(s, 0, "test", f"shard-{s}") for s in range(n)}
+
+
+def everything(table: str) -> Want:
+    return Want(table, None, None)
+
+
+def push_all(
+    shard: Shard, deltas: np.ndarray, *, partition: int, clock: int, samples: float = 1.0
+) -> Push:
+    """Return a push to all rows of the only table of `shard`."""
+    name = shard.spec.tables[0].name
+    wants = (everything(name),)
+    return Push(shard.generation, partition, clock, samples, wants, (deltas,))
+
+
+def pull_all(shard: Shard, *, partition: int = 0, clock: int = 0) -> Pulled:
+    wants = tuple(everything(t.name) for t in shard.spec.tables)
+    return shard.pull(Pull(shard.generation, partition, clock, wants))
+
+
+def alone(spec: ServerSpec) -> Shard:
+    """Return a shard that holds every slot."""
+    return Shard(spec, range(spec.n_slots), 1)
+
+
+def floats(updater: AnyUpdater, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Return a push of plausible floats: no negative sum of squares, no negative response."""
+    push = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    push[:, 1:] = np.abs(push[:, 1:])
+    assert push.shape[1] == updater.n_push
+    return push
+
+
+class Group:
+    """Shards in this process behind a transport; those in `near` are reached without it."""
+
+    def __init__(self, spec: ServerSpec, n_shards: int, near: Sequence[int] = ()) -> None:
+        self.spec = spec
+        self.near = near
+        self.layout = Layout.place(spec.n_slots, refs(n_shards))
+        self.shards = {s: Shard(spec, self.layout.slots_of(s), 1) for s in range(n_shards)}
+
+    def local(self, ref: ShardRef) -> Shard | None:
+        return self.shards[ref.shard] if ref.shard in self.near else None
+
+    def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
+        return lambda: [self.deliver(*call) for call in calls]
+
+    def deliver(self, ref: ShardRef, operation: str, message: Any) -> Any:
+        return getattr(self.shards[ref.shard], operation)(message)
+
+    def client(self) -> ParameterClient:
+        return ParameterClient(self.spec, self.layout, self)
+
+    def keyset(self, table: str, keys: np.ndarray | None = None) -> KeySet:
+        place = self.spec.placements()[table]
+        return whole_table(place) if keys is None else localise(place, keys)[0]
+
+    def values(self, table: str) -> tuple[np.ndarray | None, np.ndarray]:
+        parts = {s: shard.values(table) for s, shard in self.shards.items()}
+        return merge_values(self.layout, self.spec, table, parts)
+
+    def reduce(self, function: str, **params: Any) -> float:
+        parts: dict[int, float] = {}
+        for shard in self.shards.values():
+            parts |= shard.apply(function, **params)
+        return FUNCTIONS[function].merge([parts[s] for s in sorted(parts)])
