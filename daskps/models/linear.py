@@ -85,6 +85,10 @@ class LogisticModel:
         l2, l1 = self.alpha * (1 - self.l1_ratio), self.alpha * self.l1_ratio
         return kernel.Rule(self.solver == "ftrl", self.eta, self.beta, l2, l1)
 
+    @property
+    def _rules(self) -> tuple[kernel.Rule, kernel.Rule]:
+        return self.rule, self.rule.unpenalised()
+
     def tables(self) -> tuple[TableSpec, ...]:
         """Return the tables of weights and intercepts."""
         updater = FTRL if self.solver == "ftrl" else AdaGrad
@@ -134,16 +138,16 @@ class LogisticModel:
         """Take local steps over `rows` on a snapshot and push what they changed."""
         pulled, seen = server.pull(data.keysets)
         T_end = seen + server.samples_together
-        rules = (self.rule, self.rule.unpenalised())
-        states = [self._begin(r, p, T_end) for r, p in zip(rules, pulled, strict=False)]
+        states = self._begin(pulled, T_end, server)
         bias = states[1] if self.fit_intercept else self._no_bias()
         loss = kernel.train(
             *(self.rule, data.rows, rows.start, rows.stop, states[0], bias, T_end),
             fit_intercept=self.fit_intercept,
         )
         deltas = []
-        for rule, p, state in zip(rules, pulled, states, strict=False):
-            deltas.append(np.empty((len(p), 3 if server.sync else 5, self.width), np.float32))
+        for rule, p, state in zip(self._rules, pulled, states, strict=False):
+            shape = (len(p), 3 if server.sync else 5, self.width)
+            deltas.append(server.scratch(f"push {len(deltas)}", shape, np.float32))
             kernel.end(rule, p, state, T_end, deltas[-1])
         samples = rows.stop - rows.start
         server.push(data.keysets, deltas, samples=samples)
@@ -152,18 +156,22 @@ class LogisticModel:
     def evaluate(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Return the sum of log-losses at the present weights."""
         pulled, seen = server.pull(data.keysets)
-        rules = (self.rule, self.rule.unpenalised())
-        states = [self._begin(r, p, seen) for r, p in zip(rules, pulled, strict=False)]
+        states = self._begin(pulled, seen, server)
         bias = states[1] if self.fit_intercept else self._no_bias()
         w = np.ascontiguousarray(states[0][:, _W])
         scores = kernel.decision(*data.rows[:3], w, np.ascontiguousarray(bias[0, _W]))
         loss = kernel.log_loss(scores, data.rows.y, data.rows.weight)
         return {"loss": loss, "samples": float(data.n_rows)}
 
-    def _begin(self, rule: kernel.Rule, pulled: Any, T: float) -> NDArray[np.float32]:
-        state = np.empty((len(pulled), kernel.STATE_FIELDS, self.width), np.float32)
-        kernel.begin(rule, pulled, T, state)
-        return state
+    def _begin(
+        self, pulled: list[NDArray[Any]], T: float, server: StepServer
+    ) -> list[NDArray[np.float32]]:
+        states = []
+        for rule, rows in zip(self._rules, pulled, strict=False):
+            shape = (len(rows), kernel.STATE_FIELDS, self.width)
+            states.append(server.scratch(f"state {len(states)}", shape, np.float32))
+            kernel.begin(rule, rows, T, states[-1])
+        return states
 
     def _no_bias(self) -> NDArray[np.float32]:
         return np.zeros((1, kernel.STATE_FIELDS, self.width), np.float32)

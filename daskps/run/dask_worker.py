@@ -8,6 +8,7 @@ answers. Worker handlers are no documented interface, therefore `setup` checks f
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,11 +22,14 @@ from daskps.run.dask_calls import HANDLER, Caller, refusal
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
 from daskps.run.task import run_evaluation, run_task
+from daskps.server.buffers import Buffers
 from daskps.server.client import Call
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.shard import Shard
 
 TOPIC = "daskps"
+IDLE = 10.0
+"""Seconds without a task after which a worker's scratch memory is freed."""
 GRACE = 5.0
 """Seconds beyond its own timeout after which a call that did not end is given up."""
 
@@ -52,6 +56,8 @@ class DaskpsWorker(WorkerPlugin):
                 )
         self.worker = worker
         self.caller = Caller(worker.rpc)
+        self.buffers = Buffers()
+        self._last_task = 0.0
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="daskps-shard")
         self._before = worker.stream_handlers["remove-worker"]
         worker.handlers[HANDLER] = self.answer
@@ -62,6 +68,22 @@ class DaskpsWorker(WorkerPlugin):
         worker.handlers.pop(HANDLER, None)
         worker.stream_handlers["remove-worker"] = self._before
         self._pool.shutdown(wait=False)
+        self.buffers.clear()
+
+    def tend(self) -> None:
+        """Note that a task begins; when none has begun for a while, scratch memory is freed."""
+        idle_before = not self._last_task
+        self._last_task = time.monotonic()
+        if idle_before:
+            self.worker.loop.add_callback(self.worker.loop.call_later, IDLE, self._free_if_idle)
+
+    def _free_if_idle(self) -> None:
+        rest = self._last_task + IDLE - time.monotonic()
+        if rest > 0:
+            self.worker.loop.call_later(rest, self._free_if_idle)
+            return
+        self._last_task = 0.0
+        self.buffers.clear()
 
     def _remove_worker(self, worker: str, stimulus_id: str) -> None:
         # peers learn of a loss within milliseconds: nothing may go on waiting for it
@@ -106,6 +128,8 @@ class WorkerTransport:
     def __init__(self, plugin: DaskpsWorker, timeout: float) -> None:
         self._plugin = plugin
         self._timeout = timeout
+        self.buffers = plugin.buffers
+        plugin.tend()
 
     def local(self, ref: ShardRef) -> Shard | None:
         """Return the shard itself if it lives here."""

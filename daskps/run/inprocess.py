@@ -17,6 +17,7 @@ from daskps.run.engine import Checkpoints, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
 from daskps.run.task import mean_metrics, run_evaluation, run_task
+from daskps.server.buffers import Buffers
 from daskps.server.client import Call
 from daskps.server.layout import ShardRef
 from daskps.server.shard import Shard
@@ -29,6 +30,7 @@ class InProcessTransport:
 
     def __init__(self, hosts: Mapping[int, ShardHost]) -> None:
         self._hosts = hosts
+        self.buffers = Buffers()
 
     def local(self, ref: ShardRef) -> Shard | None:
         """Return the shard itself.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from daskps.data import Partition
 from daskps.server.keys import KeySet
@@ -25,6 +25,10 @@ class StepServer(Protocol):
     @property
     def samples_together(self) -> int:
         """Samples that are merged together with this push: of all partitions in BSP."""
+        ...
+
+    def scratch(self, purpose: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return memory with arbitrary content, for this step and this purpose."""
         ...
 
     def pull(self, keysets: Sequence[KeySet]) -> tuple[list[NDArray[Any]], float]:

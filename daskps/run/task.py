@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from daskps.run.plan import Plan
+from daskps.server.buffers import Buffers
 from daskps.server.client import ParameterClient, Transport
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout
@@ -18,8 +19,11 @@ from daskps.server.layout import Layout
 class _BoundServer:
     """`StepServer` of one task; measures what it does."""
 
-    def __init__(self, plan: Plan, client: ParameterClient, partition: int, clock: int) -> None:
+    def __init__(
+        self, plan: Plan, client: ParameterClient, buffers: Buffers, partition: int, clock: int
+    ) -> None:
         self._client = client
+        self._buffers = buffers
         self._plan = plan
         self._id = {"partition": partition, "clock": clock}
         self.seconds = 0.0
@@ -32,6 +36,9 @@ class _BoundServer:
     @property
     def samples_together(self) -> int:
         return self._plan.samples_of(self._id["clock"], self._id["partition"])
+
+    def scratch(self, purpose: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        return self._buffers.take(f"step {purpose}", shape, dtype)
 
     def pull(self, keysets: Sequence[KeySet]) -> tuple[list[NDArray[Any]], float]:
         start = time.perf_counter()
@@ -55,7 +62,7 @@ def run_task(
     """Run one step and return its figures: the model's sums, seconds and bytes."""
     start = time.perf_counter()
     client = ParameterClient(plan.server, layout, transport)
-    server = _BoundServer(plan, client, partition, clock)
+    server = _BoundServer(plan, client, transport.buffers, partition, clock)
     with threadpool_limits(1):  # a worker thread is the unit of parallelism, BLAS is not
         metrics = plan.model.step(data, plan.slice_of(data.n_rows, clock), server)
     if not server.pushed:
@@ -79,7 +86,7 @@ def run_evaluation(
     """Evaluate one prepared partition of the held-out dataset at the state of `clock`."""
     client = ParameterClient(plan.server, layout, transport)
     with threadpool_limits(1):
-        return plan.model.evaluate(data, _BoundServer(plan, client, 0, clock))
+        return plan.model.evaluate(data, _BoundServer(plan, client, transport.buffers, 0, clock))
 
 
 def mean_metrics(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from daskps.server.buffers import Buffers
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Ack, Pull, Pulled, Push, Want
@@ -23,6 +24,9 @@ class Transport(Protocol):
 
     Every call is bounded in time. The actor stays the owner of state and life cycle.
     """
+
+    buffers: Buffers
+    """Scratch memory of this process."""
 
     def local(self, ref: ShardRef) -> Shard | None:
         """Return the shard itself if it lives in this process."""
@@ -75,7 +79,8 @@ class ParameterClient:
         Returns
         -------
         rows
-            One array a key set in its order, shape (len(keyset), n_pull, width).
+            One array a key set in its order, shape (len(keyset), n_pull, width); valid until
+            this thread pulls again.
         samples
             Samples that the shards had seen (the least of them where they differ).
         """
@@ -157,7 +162,8 @@ class ParameterClient:
 
     def _empty(self, keyset: KeySet) -> NDArray[Any]:
         t = self._tables[keyset.table]
-        return np.empty((len(keyset), t.updater.n_pull, t.width), t.updater.dtype)
+        shape = (len(keyset), t.updater.n_pull, t.width)
+        return self._transport.buffers.take(f"pull {t.name}", shape, t.updater.dtype)
 
     def _wants(self, keysets: Sequence[KeySet], slots: list[int]) -> tuple[Want, ...]:
         return tuple(_want(k, self._used(k, slots)) for k in keysets)
