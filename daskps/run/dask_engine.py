@@ -112,6 +112,7 @@ class DaskEngine(Engine):
                     dataset.partition(i) if dataset.in_memory else dataset,
                     i,
                     self.plan,
+                    held_out=what == "held",
                     key=f"daskps-{what}-{self.plan.run}-{i}",
                 )
                 for i in range(dataset.n_partitions)

@@ -20,7 +20,7 @@ from daskps.data import Dataset, Partition
 from daskps.errors import RunFailed, ShardLost
 from daskps.run.dask_calls import HANDLER, Caller, refusal
 from daskps.run.host import ShardHost
-from daskps.run.plan import Plan
+from daskps.run.plan import Plan, Prepared
 from daskps.run.task import run_evaluation, run_task
 from daskps.server.buffers import Buffers
 from daskps.server.client import Call
@@ -163,13 +163,13 @@ def _transport(plan: Plan) -> WorkerTransport:
     return WorkerTransport(plugin, plan.call_timeout)
 
 
-def load(source: Dataset | Partition, number: int, plan: Plan) -> Any:
+def load(source: Dataset | Partition, number: int, plan: Plan, *, held_out: bool) -> Prepared:
     """Task: read and prepare one partition."""
     partition = source.partition(number) if isinstance(source, Dataset) else source
-    return plan.model.prepare(partition, plan.server.placements())
+    return plan.prepare_whole(partition) if held_out else plan.prepare(partition)
 
 
-def work(data: Any, plan: Plan, token: int, partition: int, clock: int, layout: Layout) -> None:
+def work(data: Prepared, plan: Plan, token: int, partition: int, clock: int, layout: Layout) -> None:
     """Task: run (partition, clock); the figures go to the driver as an event, the fast way."""
     figures = run_task(plan, data, partition, clock, layout, _transport(plan))
     worker = get_worker()
@@ -177,6 +177,6 @@ def work(data: Any, plan: Plan, token: int, partition: int, clock: int, layout: 
     worker.log_event(TOPIC, message)
 
 
-def evaluate(data: Any, plan: Plan, clock: int, layout: Layout) -> dict[str, float]:
+def evaluate(data: Prepared, plan: Plan, clock: int, layout: Layout) -> dict[str, float]:
     """Task: evaluate one held-out partition."""
     return dict(run_evaluation(plan, data, clock, layout, _transport(plan)))

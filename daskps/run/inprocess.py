@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from daskps.data import Dataset
+from daskps.data import Dataset, Partition
 from daskps.errors import ShardLost
 from daskps.run import events as ev
 from daskps.run.engine import Checkpoints, ControlCall, Engine
 from daskps.run.host import ShardHost
-from daskps.run.plan import Plan
+from daskps.run.plan import Plan, Prepared
 from daskps.run.task import mean_metrics, run_evaluation, run_task
 from daskps.server.buffers import Buffers
 from daskps.server.client import Call
@@ -83,17 +83,12 @@ class InProcessEngine(Engine):
         self._hosts: dict[int, ShardHost] = {}
         self._transport = InProcessTransport(self._hosts)
         self._abandoned: set[int] = set()
-        self._data = self._prepare(dataset)
-        self._held_out = [] if held_out is None else self._prepare(held_out)
+        self._data = self._load(dataset, plan.prepare)
+        self._held_out = [] if held_out is None else self._load(held_out, plan.prepare_whole)
 
-    def _prepare(self, dataset: Dataset) -> list[Any]:
-        placements = self.plan.server.placements()
-        model = self.plan.model
-
-        def one(i: int) -> Any:
-            return model.prepare(dataset.partition(i), placements)
-
-        return list(self._pool.map(one, range(dataset.n_partitions)))
+    def _load(self, dataset: Dataset, prepare: Callable[[Partition], Prepared]) -> list[Prepared]:
+        numbers = range(dataset.n_partitions)
+        return list(self._pool.map(lambda i: prepare(dataset.partition(i)), numbers))
 
     def lose(self, *shards: int) -> None:
         """Lose shards as if their worker had died, for tests."""

@@ -50,22 +50,33 @@ class Model(Protocol):
         ...
 
     def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> Any:
-        """Return what `step` needs of a partition; called once where the partition is loaded.
+        """Return what `step` needs of some rows of a partition: those of one clock.
 
-        The result has `n_rows`, and a true `__sizeof__`.
+        Called once where the partition is loaded. The result must have a true `__sizeof__`.
         """
         ...
 
-    def step(self, data: Any, rows: slice, server: StepServer) -> Mapping[str, float]:
-        """Pull, compute over `rows` of a prepared partition, push.
+    def step(self, data: Any, server: StepServer) -> Mapping[str, float]:
+        """Pull, compute over prepared rows, push.
 
         The result must depend on the arguments alone. It holds the sums ``loss`` and ``samples``.
         """
         ...
 
     def evaluate(self, data: Any, server: StepServer) -> Mapping[str, float]:
-        """Return the sums ``loss`` and ``samples`` over a prepared partition, pushing nothing."""
+        """Return the sums ``loss`` and ``samples`` over prepared rows, pushing nothing."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A partition ready to train on: one entry a slice, so that each pulls its own keys only."""
+
+    slices: tuple[Any, ...]
+
+    def __sizeof__(self) -> int:
+        """Return the bytes held, so that Dask can account for them."""
+        return sum(s.__sizeof__() for s in self.slices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,17 @@ class Plan:
         """Return the rows of a partition that `clock` is about."""
         s, of = clock % self.clocks_per_pass, self.clocks_per_pass
         return slice(n_rows * s // of, n_rows * (s + 1) // of)
+
+    def prepare(self, partition: Partition) -> Prepared:
+        """Return a partition of the training data, cut into the slices of a pass."""
+        places = self.server.placements()
+        cuts = (self.slice_of(partition.n_rows, c) for c in range(self.clocks_per_pass))
+        parts = (partition.rows(cut.start, cut.stop) for cut in cuts)
+        return Prepared(tuple(self.model.prepare(part, places) for part in parts))
+
+    def prepare_whole(self, partition: Partition) -> Prepared:
+        """Return a partition of the held-out data, in one piece."""
+        return Prepared((self.model.prepare(partition, self.server.placements()),))
 
     def samples_of(self, clock: int, partition: int) -> int:
         """Return the samples that are merged together with (partition, clock)."""

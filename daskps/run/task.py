@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from daskps.run.plan import Plan
+from daskps.run.plan import Plan, Prepared
 from daskps.server.buffers import Buffers
 from daskps.server.client import ParameterClient, Transport
 from daskps.server.keys import KeySet
@@ -57,14 +57,14 @@ class _BoundServer:
 
 
 def run_task(
-    plan: Plan, data: Any, partition: int, clock: int, layout: Layout, transport: Transport
+    plan: Plan, data: Prepared, partition: int, clock: int, layout: Layout, transport: Transport
 ) -> dict[str, float]:
     """Run one step and return its figures: the model's sums, seconds and bytes."""
     start = time.perf_counter()
     client = ParameterClient(plan.server, layout, transport)
     server = _BoundServer(plan, client, transport.buffers, partition, clock)
     with threadpool_limits(1):  # a worker thread is the unit of parallelism, BLAS is not
-        metrics = plan.model.step(data, plan.slice_of(data.n_rows, clock), server)
+        metrics = plan.model.step(data.slices[clock % plan.clocks_per_pass], server)
     if not server.pushed:
         raise RuntimeError(
             f"{type(plan.model).__name__}.step pushed nothing for partition {partition} at clock "
@@ -81,12 +81,12 @@ def run_task(
 
 
 def run_evaluation(
-    plan: Plan, data: Any, clock: int, layout: Layout, transport: Transport
+    plan: Plan, data: Prepared, clock: int, layout: Layout, transport: Transport
 ) -> Mapping[str, float]:
     """Evaluate one prepared partition of the held-out dataset at the state of `clock`."""
     client = ParameterClient(plan.server, layout, transport)
     with threadpool_limits(1):
-        return plan.model.evaluate(data, _BoundServer(plan, client, transport.buffers, 0, clock))
+        return plan.model.evaluate(data.slices[0], _BoundServer(plan, client, transport.buffers, 0, clock))
 
 
 def mean_metrics(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:

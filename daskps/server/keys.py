@@ -18,6 +18,10 @@ from daskps.server.tables import Placement
 DENSE_SHARE = 0.4
 """From this share of a table's rows on, all rows are asked for: no positions need to travel."""
 
+SPARSE_SHARE = 0.05
+"""With fewer indices than this share of a table's rows, sorting them is cheaper than a map of all
+rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
@@ -75,8 +79,8 @@ def localise(
     local
         Position in the key set of each index, shape (nnz,), uint32.
     """
-    if placement.spec.keys == "hash":
-        return _localise_hashed(placement, indices)
+    if placement.spec.keys == "hash" or len(indices) < SPARSE_SHARE * placement.spec.n_rows:
+        return _localise_few(placement, indices)
     touched = np.zeros(placement.spec.n_rows, np.bool_)
     _mark(touched, indices)
     order = np.empty(placement.spec.n_rows, np.uint32)
@@ -91,15 +95,16 @@ def localise(
     return KeySet(placement.spec.name, keyset, at), _take(order, indices)
 
 
-def _localise_hashed(
+def _localise_few(
     placement: Placement, indices: NDArray[Any]
 ) -> tuple[KeySet, NDArray[np.uint32]]:
     keys, inverse = np.unique(indices.astype(np.uint64), return_inverse=True)
     bounds, ordered = _in_slot_order(placement, keys)
     rank = np.empty(len(keys), np.uint32)
     rank[np.searchsorted(keys, ordered)] = np.arange(len(keys), dtype=np.uint32)
-    keyset = KeySet(placement.spec.name, bounds, ordered, hashed=True)
-    return keyset, rank[inverse.ravel()]
+    hashed = placement.spec.keys == "hash"
+    at = ordered if hashed else placement.positions(ordered).astype(np.uint32)
+    return KeySet(placement.spec.name, bounds, at, hashed), rank[inverse.ravel()]
 
 
 def _in_slot_order(
