@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from daskps.run.plan import Plan, Prepared
 from daskps.server.buffers import Buffers
 from daskps.server.client import ParameterClient, Transport
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout
+
+
+@functools.cache
+def _pools() -> ThreadpoolController:
+    # looking for the libraries takes 10 ms, as long as a small task
+    return ThreadpoolController()
 
 
 class _BoundServer:
@@ -63,7 +70,7 @@ def run_task(
     start = time.perf_counter()
     client = ParameterClient(plan.server, layout, transport)
     server = _BoundServer(plan, client, transport.buffers, partition, clock)
-    with threadpool_limits(1):  # a worker thread is the unit of parallelism, BLAS is not
+    with _pools().limit(limits=1):  # a worker thread is the unit of parallelism, BLAS is not
         metrics = plan.model.step(data.slices[clock % plan.clocks_per_pass], server)
     if not server.pushed:
         raise RuntimeError(
@@ -85,7 +92,7 @@ def run_evaluation(
 ) -> Mapping[str, float]:
     """Evaluate one prepared partition of the held-out dataset at the state of `clock`."""
     client = ParameterClient(plan.server, layout, transport)
-    with threadpool_limits(1):
+    with _pools().limit(limits=1):
         return plan.model.evaluate(data.slices[0], _BoundServer(plan, client, transport.buffers, 0, clock))
 
 
