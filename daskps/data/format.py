@@ -110,7 +110,6 @@ def _array(
         dimension_names=dims,
         fill_value=fill,
         compressors=[ZstdCodec(level=1), Crc32cCodec()],
-        config={"write_empty_chunks": True},
     )
 
 

@@ -222,7 +222,9 @@ def _plan(pieces: Sequence[Piece], recipe: Recipe) -> tuple[_Plan, Manifest]:
     else:
         bounds = deal([piece.n_rows for piece in pieces], n)
     manifest = _manifest(n, n_rows, nnz, recipe.n_features, labels)
-    return _Plan(pieces, bounds, maps or [None] * len(pieces), recipe), manifest
+    # Counts are up to 160 kB a piece and have served: they must not travel with every plan.
+    lean = [piece.without_labels() for piece in pieces]
+    return _Plan(lean, bounds, maps or [None] * len(pieces), recipe), manifest
 
 
 def _manifest(n: int, n_rows: int, nnz: int, n_features: int, labels: Labels | None) -> Manifest:

@@ -61,6 +61,11 @@ def encode(y: Any, n_rows: int, where: str) -> tuple[NDArray[np.float64], Classe
 
 def _numbers(array: NDArray[Any], where: str) -> NDArray[np.float64]:
     numbers = array.astype(np.float64)
+    if array.dtype.kind in "iu" and len(array) and np.abs(numbers).max() >= 2**53:
+        raise DataError(
+            f"label {array[np.abs(numbers).argmax()].item()!r}{where} is too large to be kept as a "
+            "float64 number, expected less than 2**53; use y.astype(str) if labels are ids."
+        )
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
         raise DataError(

@@ -17,6 +17,7 @@ from typing import IO
 from daskps.errors import DataError
 
 BLOCK_BYTES = 16 * 2**20
+MAX_BLOCKS = 1024
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -88,6 +89,20 @@ def _readable(path: str) -> str:
 
 def _is_gzip(path: str) -> bool:
     return path.endswith(".gz")
+
+
+def block_size(files: Sequence[str], smallest: int) -> int:
+    """Return the bytes of a block: more of large data, for every partition reads every block.
+
+    Parameters
+    ----------
+    files
+        All files.
+    smallest
+        Bytes that blocks have until there are `MAX_BLOCKS` of them; they grow to four times that.
+    """
+    total = sum(Path(path).stat().st_size for path in files)
+    return min(4 * smallest, max(smallest, total // MAX_BLOCKS))
 
 
 def cut_files(files: Sequence[str], block_bytes: int) -> list[Source]:

@@ -58,6 +58,9 @@ class Piece(Protocol):
     def share(self, start: int, stop: int) -> Partition:
         """Return rows `start` to `stop`."""
 
+    def without_labels(self) -> Piece:
+        """Return this piece without the counts of its labels."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedPiece:
@@ -104,6 +107,10 @@ class LoadedPiece:
             return self.rows.rows(start, stop)
         return self.rows.take(self.order[start:stop])
 
+    def without_labels(self) -> LoadedPiece:
+        """Return this piece without the counts of its labels."""
+        return replace(self, labels=None)
+
 
 @dataclass(frozen=True, slots=True)
 class StagedPiece:
@@ -135,6 +142,10 @@ class StagedPiece:
             self._read("weight", np.float32, start, stop) if "weight" in has else None,
             self.n_features,
         )
+
+    def without_labels(self) -> StagedPiece:
+        """Return this piece without the counts of its labels."""
+        return replace(self, labels=None)
 
     def _read(self, name: str, dtype: Any, start: int, stop: int) -> NDArray[Any]:
         if start == stop:

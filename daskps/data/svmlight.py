@@ -13,7 +13,7 @@ from daskps.errors import DataError
 
 from .dataset import Dataset
 from .ingest import Recipe, assemble, assemble_on_disk, entropy, flat, prepare, writing
-from .lines import BLOCK_BYTES, Paths, Source, cut_files, find_files
+from .lines import BLOCK_BYTES, Paths, Source, block_size, cut_files, find_files
 from .parse import MAX_INDEX, Limits, read_source
 from .pieces import Piece
 from .stores import Target, resolve
@@ -66,7 +66,8 @@ def read_svmlight(
         raise DataError(f"n_features is {n_features!r}, expected 1 to {MAX_INDEX} or None.")
     seed = entropy(random_state)
     files = find_files(paths)
-    sources = cut_files(files, BLOCK_BYTES)
+    block_bytes = block_size(files, BLOCK_BYTES)
+    sources = cut_files(files, block_bytes)
     limits = _limits(n_features, zero_based)
 
     def recipe(pieces: Sequence[Sequence[Piece]]) -> Recipe:
@@ -79,17 +80,17 @@ def read_svmlight(
         return Recipe(n_features=width, n_partitions=n_partitions, seed=seed, shift=shift)
 
     if store is None:
-        loaded = _read(sources, limits, seed, None)
+        loaded = _read(sources, limits, block_bytes, seed, None)
         return assemble(flat(loaded), recipe(loaded))
     with writing(resolve(store), overwrite) as target:
-        staged = _read(sources, limits, seed, target)
+        staged = _read(sources, limits, block_bytes, seed, target)
         return assemble_on_disk(flat(staged), recipe(staged), target, spread=True)
 
 
 def _read(
-    sources: Sequence[Source], limits: Limits, seed: int, target: Target | None
+    sources: Sequence[Source], limits: Limits, block_bytes: int, seed: int, target: Target | None
 ) -> list[list[Piece]]:
-    inputs = [(source, limits, BLOCK_BYTES) for source in sources]
+    inputs = [(source, limits, block_bytes) for source in sources]
     return prepare(read_source, inputs, seed, target)
 
 

@@ -205,6 +205,9 @@ def test_unknown_type_is_named() -> None:
         ),
         pytest.param(np.array(["a", 1, 2, 3, 4, 5], object), r"types \['int', 'str'\]", id="mixed"),
         pytest.param(np.array(list("abcdef"), "S1"), "types", id="bytes"),
+        pytest.param(
+            Y.astype(np.int64) + 2**53, r"label 900719925474099\d is too large", id="huge"
+        ),
     ],
 )
 def test_bad_labels(y: Any, expected: str) -> None:

@@ -189,3 +189,13 @@ def test_existing_store_is_only_replaced_when_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="never overwritten"):
         from_arrays(X, Y, tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_pads_take_no_space_on_disk(tmp_path: Path) -> None:
+    columns = np.append(np.arange(10**6), 3)
+    rows = np.append(np.zeros(10**6, int), 1)
+    wide = scipy.sparse.coo_array((columns + 1.0, (rows, columns)), shape=(2, 10**6))
+    from_arrays(wide, [0.0, 1.0], tmp_path / "d.zarr", n_partitions=2, shuffle=False)
+    for name in ("indices", "values"):
+        long, short = ((tmp_path / "d.zarr" / name / "c" / i / "0").stat().st_size for i in "01")
+        assert short < 1000 < long

@@ -16,6 +16,7 @@ import scipy.sparse
 from sklearn.datasets import dump_svmlight_file, load_svmlight_file
 
 from daskps.data import Dataset, open_dataset, read_svmlight, svmlight
+from daskps.data.lines import block_size
 
 X = scipy.sparse.random_array((500, 30), density=0.15, rng=0, format="csr", dtype=np.float32)
 Y = np.arange(500.0)
@@ -160,6 +161,11 @@ def test_census_has_its_published_counts(shared_data: Callable[[str], Path]) -> 
 def test_census_dummy_format_is_refused_with_its_line(shared_data: Callable[[str], Path]) -> None:
     with pytest.raises(ValueError, match=r"dummy', line 1: a feature without ':'"):
         read_svmlight(shared_data("census/census_148d_test.dummy"))
+
+
+def test_blocks_grow_with_the_data_up_to_four_times(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(100_000))
+    assert [block_size([str(tmp_path / "a")] * n, 200) for n in (1, 3, 20)] == [200, 292, 800]
 
 
 MEASURE = """
