@@ -41,8 +41,6 @@ def local_cluster(n_workers: int = 2, *, threads_per_worker: int = 1, **kwargs: 
     options = {
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
-        # parameters are invisible to Dask's limits; it must not end a worker for holding them
-        "memory_limit": 0,
         **kwargs,
     }
     return LocalCluster(n_workers=n_workers, threads_per_worker=threads_per_worker, **options)
