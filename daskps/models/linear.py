@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from daskps.data import Partition
-from daskps.errors import DataError
 from daskps.kernels import linear as kernel
 from daskps.run.plan import StepServer
+from daskps.run.state import State
 from daskps.server.keys import KeySet, localise, whole_table
 from daskps.server.tables import Placement, TableSpec
 from daskps.server.updaters import FTRL, AdaGrad
@@ -23,7 +24,7 @@ _W = 2  # field of the working state that holds the weight
 
 @dataclass(frozen=True, slots=True)
 class LinearData:
-    """A partition ready for the kernels: indices are positions in the key set."""
+    """Rows ready for the kernels: indices are positions in the key set."""
 
     rows: kernel.Rows
     keysets: tuple[KeySet, ...]
@@ -47,10 +48,11 @@ class LogisticModel:
     ----------
     n_features
         Rows of the table of weights.
-    labels
-        Label values as they stand in partitions, ascending; two make the binary model.
+    classes
+        Names of the classes, ascending; two make the binary model. The labels of partitions are
+        positions in it.
     class_weight
-        Factor of each label's samples, or None.
+        Factor of each class's samples, or None.
     solver
         ``adagrad`` or ``ftrl``.
     eta, beta
@@ -64,7 +66,7 @@ class LogisticModel:
     """
 
     n_features: int
-    labels: tuple[float, ...]
+    classes: tuple[str | bool | float, ...]
     class_weight: tuple[float, ...] | None
     solver: Literal["adagrad", "ftrl"]
     eta: float
@@ -77,7 +79,7 @@ class LogisticModel:
     @property
     def width(self) -> int:
         """Numbers a feature: one weight, or one for each class."""
-        return 1 if len(self.labels) == 2 else len(self.labels)
+        return 1 if len(self.classes) == 2 else len(self.classes)
 
     @property
     def rule(self) -> kernel.Rule:
@@ -100,18 +102,13 @@ class LogisticModel:
         return coef, TableSpec(INTERCEPT, 1, self.width, updater(**step))  # type: ignore[arg-type]
 
     def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> LinearData:
-        """Encode labels, fold weights, and rewrite indices to positions in the key set.
-
-        Raises
-        ------
-        DataError
-            If the partition has a label that is none of `labels`.
-        """
+        """Fold weights, and rewrite indices to positions in the key set."""
         keyset, local = localise(placements[COEF], partition.indices)
-        keysets = (keyset,)
+        keysets: tuple[KeySet, ...] = (keyset,)
         if self.fit_intercept:
             keysets += (whole_table(placements[INTERCEPT]),)
-        code = self._codes(partition)
+        assert partition.label is not None, partition  # labels were counted
+        code = partition.label.astype(np.int32)
         weight = partition.weight
         if self.class_weight is not None:
             factor = np.asarray(self.class_weight, np.float32)[code]
@@ -121,37 +118,23 @@ class LogisticModel:
             kernel.Rows(partition.indptr, local, partition.values, y, weight), keysets
         )
 
-    def _codes(self, partition: Partition) -> NDArray[np.int32]:
-        if partition.label is None:
-            raise DataError("the data has no labels; pass y, or ingest a dataset with labels.")
-        labels = np.asarray(self.labels)
-        code = np.minimum(np.searchsorted(labels, partition.label), len(labels) - 1)
-        unknown = labels[code] != partition.label
-        if unknown.any():
-            raise DataError(
-                f"label {float(partition.label[unknown][0])!r} is none of the classes "
-                f"{self.labels}; expected only labels that the training data has."
-            )
-        return code.astype(np.int32)
-
-    def step(self, data: LinearData, rows: slice, server: StepServer) -> Mapping[str, float]:
-        """Take local steps over `rows` on a snapshot and push what they changed."""
+    def step(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
+        """Take local steps over the rows on a snapshot and push what they changed."""
         pulled, seen = server.pull(data.keysets)
         T_end = seen + server.samples_together
         states = self._begin(pulled, T_end, server)
         bias = states[1] if self.fit_intercept else self._no_bias()
         loss = kernel.train(
-            *(self.rule, data.rows, rows.start, rows.stop, states[0], bias, T_end),
+            *(self.rule, data.rows, 0, data.n_rows, states[0], bias, T_end),
             fit_intercept=self.fit_intercept,
         )
-        deltas = []
+        deltas: list[NDArray[Any]] = []
         for rule, p, state in zip(self._rules, pulled, states, strict=False):
             shape = (len(p), 3 if server.sync else 5, self.width)
             deltas.append(server.scratch(f"push {len(deltas)}", shape, np.float32))
             kernel.end(rule, p, state, T_end, deltas[-1])
-        samples = rows.stop - rows.start
-        server.push(data.keysets, deltas, samples=samples)
-        return {"loss": loss, "samples": float(samples)}
+        server.push(data.keysets, deltas, samples=data.n_rows)
+        return {"loss": loss, "samples": float(data.n_rows)}
 
     def evaluate(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Return the sum of log-losses at the present weights."""
@@ -166,7 +149,7 @@ class LogisticModel:
     def _begin(
         self, pulled: list[NDArray[Any]], T: float, server: StepServer
     ) -> list[NDArray[np.float32]]:
-        states = []
+        states: list[NDArray[np.float32]] = []
         for rule, rows in zip(self._rules, pulled, strict=False):
             shape = (len(rows), kernel.STATE_FIELDS, self.width)
             states.append(server.scratch(f"state {len(states)}", shape, np.float32))
@@ -175,3 +158,34 @@ class LogisticModel:
 
     def _no_bias(self) -> NDArray[np.float32]:
         return np.zeros((1, kernel.STATE_FIELDS, self.width), np.float32)
+
+
+def state_of(
+    tables: tuple[TableSpec, ...], values: Mapping[str, NDArray[np.float32]], n_slots: int
+) -> State:
+    """Return rows that hold `values`, (n_rows, width) by table, as if nothing had been seen."""
+    found: dict[str, dict[int, Any]] = {}
+    for table in tables:
+        place = Placement(table, n_slots)
+        found[table.name] = {}
+        for slot in place.used(range(n_slots)):
+            keys = place.slot_keys(slot)
+            shape = (len(keys), table.updater.n_fields, table.width)
+            rows = np.zeros(shape, table.updater.dtype)
+            table.updater.init(rows, values[table.name][keys])
+            found[table.name][slot] = (None, rows)
+    return State(0.0, found)
+
+
+def goes_on_from(before: tuple[TableSpec, ...], now: tuple[TableSpec, ...]) -> bool:
+    """Return whether rows of the tables `before` mean the same in the tables `now`."""
+    return len(before) == len(now) and all(
+        b == n or (b == replace(n, updater=b.updater) and _bare_adagrad(b) and _bare_adagrad(n))
+        for b, n in zip(before, now, strict=True)
+    )
+
+
+def _bare_adagrad(table: TableSpec) -> bool:
+    """Return whether the rows of `table` are weights and sums that no setting went into."""
+    # with discount rows wait to be shrunk by their own alpha; FTRL's duals are scaled by eta
+    return isinstance(table.updater, AdaGrad) and not table.updater.discount

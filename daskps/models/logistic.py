@@ -1,10 +1,14 @@
-"""Logistic regression as scikit-learn's users know it, trained by the parameter server."""
+"""Logistic regression as scikit-learn's users know it, trained by the parameter server.
+
+Owns parameters, attributes and the course of `fit`. Labels are in `classes`, tables and steps in
+`linear`, prediction in `predict`, files in `saved`.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,24 +16,22 @@ import xarray as xr
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score, log_loss
 from sklearn.utils.validation import check_is_fitted
 
 from daskps.cluster import current_client
-from daskps.data import Dataset, as_dataset, from_arrays
+from daskps.data import Dataset, as_dataset
 from daskps.errors import DataError
-from daskps.kernels import linear as kernel
-from daskps.models import saved
-from daskps.models.linear import COEF, INTERCEPT, LogisticModel
-from daskps.models.parameters import check_parameters, class_weights
-from daskps.monitor.progress import progress_listener
-from daskps.run.launch import Outcome, RunOptions, run_training
+from daskps.models import predict, saved
+from daskps.models.classes import CodedDataset, Labels, agreed_classes, training_classes
+from daskps.models.linear import COEF, INTERCEPT, LogisticModel, goes_on_from, state_of
+from daskps.models.parameters import check_parameters, class_weights, clocks_per_pass
+from daskps.monitor.progress import ClockCallback, progress_listeners
+from daskps.run.launch import N_SLOTS, Outcome, RunOptions, run_training
 from daskps.run.state import State
+from daskps.server.tables import TableSpec
 
-logger = logging.getLogger("daskps")
 
-
-class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LogisticRegression(ClassifierMixin, BaseEstimator):
     """Binary or multinomial logistic regression on sparse data of any size.
 
     Minimises over the weights w and the unpenalised intercept b ::
@@ -70,7 +72,8 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     class_weight
         None, ``"balanced"``, or a dict from class to factor.
     warm_start
-        Whether `fit` starts from the model that is there.
+        Whether `fit` starts from the model that is there and keeps its classes. Step sizes go on
+        as well, unless the model came from a file or `solver` or `consistency` changed.
     random_state
         Seed of the shuffle of matrices given to `fit`; datasets were shuffled when made.
     checkpoint
@@ -166,6 +169,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         eval_set: Any = None,
         resume: bool = False,
+        callback: ClockCallback | None = None,
     ) -> Self:
         """Train on `X`.
 
@@ -183,9 +187,14 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight
             Shape (n_rows,), >= 0; None for a dataset.
         eval_set
-            Held-out data, evaluated after each pass: a Dataset, a path, or a pair (X, y).
+            Held-out data, evaluated after each pass: a Dataset, a path, or a tuple (X, y) or
+            (X, y, sample_weight).
         resume
             Whether to go on from the newest usable cut in `checkpoint`, on any number of workers.
+        callback
+            Called in this thread with the number of clocks that all partitions have finished, and
+            the mean training loss of the last one. After a loss of parameters clocks come again.
+            What it raises ends training.
 
         Raises
         ------
@@ -197,29 +206,26 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If training could not go on.
         """
         check_parameters(self)
-        dataset = self._dataset(X, y, sample_weight)
-        start = getattr(self, "_state", None) if self.warm_start else None
-        self._train(dataset, y, self._held_out(eval_set), start, passes=self.max_iter, resume=resume)
+        dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
+        known = getattr(self, "classes_", None) if self.warm_start else None
+        options = self._options(dataset, self.max_iter, resume, callback)
+        self._train(dataset, y, options, known=known, start=known is not None, eval_set=eval_set)
         if self.stop_reason_ == "interrupted":
-            warnings.warn(
-                f"training was interrupted after {self.n_iter_} of {self.max_iter} passes; the "
-                "model is usable.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            done = f"training was interrupted after {self.n_iter_} of {self.max_iter} passes"
+            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=2)
         return self
 
     def partial_fit(
         self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None
     ) -> Self:
-        """Go over `X` once, starting from the model that is there.
+        """Go over `X` once, starting from the model that is there; no checkpoints are made.
 
         Parameters
         ----------
         X, y, sample_weight
             As in `fit`.
         classes
-            All labels that will ever come, ascending; needed the first time if `X` may lack some.
+            All labels that will ever come; needed the first time if `X` may lack some.
 
         Raises
         ------
@@ -227,41 +233,61 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If a label is none of the classes, or the number of features differs.
         """
         check_parameters(self)
-        dataset = self._dataset(X, y, sample_weight)
-        known = getattr(self, "classes_", None)
-        if known is None and classes is not None:
-            known = np.unique(np.asarray(classes))
-        start = getattr(self, "_state", None)
-        self._train(dataset, y, None, start, passes=1, known=known, keep=True)
+        dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
+        fitted = hasattr(self, "classes_")
+        known = agreed_classes(classes, self.classes_ if fitted else None)
+        options = replace(self._options(dataset, 1), checkpoint=None)
+        self._train(dataset, y, options, known=known, start=fitted, keep_state=True)
         return self
 
     # -- training ----------------------------------------------------------------------------
-
-    def _dataset(self, X: Any, y: Any, sample_weight: Any) -> Dataset:
-        return as_dataset(X, y, sample_weight, random_state=self.random_state)
-
-    def _held_out(self, eval_set: Any) -> Dataset | None:
-        if eval_set is None:
-            return None
-        pair = eval_set if isinstance(eval_set, tuple) else (eval_set,)
-        return as_dataset(*pair, random_state=self.random_state)
 
     def _train(
         self,
         dataset: Dataset,
         y: Any,
-        held_out: Dataset | None,
-        start: State | None,
+        options: RunOptions,
         *,
-        passes: int,
-        resume: bool = False,
-        known: NDArray[Any] | None = None,
-        keep: bool = False,
+        known: NDArray[Any] | None,
+        start: bool,
+        eval_set: Any = None,
+        keep_state: bool = False,
     ) -> None:
-        labels, counts, classes = _classes(dataset, y, known)
-        model = LogisticModel(
-            n_features=dataset.n_features,
-            labels=labels,
+        labels = Labels.of(dataset, y)
+        classes = training_classes(labels, known)
+        counts = labels.counts_in(classes, "the training data")
+        n_features = dataset.n_features
+        if start:
+            n_features = predict.check_width(dataset, self.n_features_in_, exact=y is not None)
+        model = self._model(n_features, classes, counts)
+        outcome = run_training(
+            model,
+            CodedDataset(dataset, classes, "the training data"),
+            options,
+            held_out=self._held_out(eval_set, n_features, classes),
+            start=self._start(model.tables()) if start else None,
+            keep_state=keep_state or self.warm_start,
+            client=current_client(),
+        )
+        self._take(outcome, model, classes, options.clocks_per_pass)
+
+    def _held_out(self, eval_set: Any, n_features: int, classes: NDArray[Any]) -> Dataset | None:
+        if eval_set is None:
+            return None
+        dataset = as_dataset(*(eval_set if isinstance(eval_set, tuple) else (eval_set,)))
+        if dataset.n_features > n_features:
+            raise DataError(
+                f"eval_set has {dataset.n_features} features, the training data {n_features}; "
+                "read both with the same n_features."
+            )
+        return CodedDataset(dataset, classes, "eval_set")
+
+    def _model(
+        self, n_features: int, classes: NDArray[Any], counts: NDArray[np.int64]
+    ) -> LogisticModel:
+        return LogisticModel(
+            n_features=n_features,
+            classes=tuple(classes.tolist()),
             class_weight=class_weights(self.class_weight, classes, counts),
             solver=self.solver,
             eta=float(self.eta0),
@@ -271,42 +297,36 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             fit_intercept=self.fit_intercept,
             discount=self.consistency != "bsp",
         )
-        if held_out is not None and held_out.n_features > dataset.n_features:
-            raise DataError(
-                f"eval_set has {held_out.n_features} features, the training data "
-                f"{dataset.n_features}; read both with the same n_features."
-            )
-        options = self._options(dataset, passes, resume, one_pass=keep)
-        outcome = run_training(
-            model,
-            dataset,
-            options,
-            held_out=held_out,
-            start=start,
-            keep_state=keep or self.warm_start,
-            client=current_client(),
-        )
-        self._take(outcome, model, classes, options.clocks_per_pass)
 
     def _options(
-        self, dataset: Dataset, passes: int, resume: bool, *, one_pass: bool
+        self,
+        dataset: Dataset,
+        passes: int,
+        resume: bool = False,
+        callback: ClockCallback | None = None,
     ) -> RunOptions:
-        clocks = kernel_clocks(dataset, self.rows_per_clock)
-        checkpoint = None if self.checkpoint is None or one_pass else _place(self.checkpoint)
         return RunOptions(
             consistency=self.consistency,
             staleness=self.staleness,
             max_iter=passes,
-            clocks_per_pass=clocks,
+            clocks_per_pass=clocks_per_pass(dataset, self.rows_per_clock),
             tol=self.tol,
             n_iter_no_change=self.n_iter_no_change,
-            checkpoint=checkpoint,
+            checkpoint=None if self.checkpoint is None else _place(self.checkpoint),
             checkpoint_every=self.checkpoint_every,
             keep=self.keep,
             n_shards=self.n_shards,
             resume=resume,
-            listeners=progress_listener(self.progress),
+            listeners=progress_listeners(self.progress, callback),
         )
+
+    def _start(self, tables: tuple[TableSpec, ...]) -> State:
+        """Return the rows to start from: as they were, or from the weights alone."""
+        state, before = getattr(self, "_state", None) or (None, ())
+        if isinstance(state, State) and goes_on_from(before, tables):
+            return state
+        values = {COEF: self.coef_.T, INTERCEPT: self.intercept_[None]}
+        return state_of(tables, values, N_SLOTS)
 
     def _take(
         self, outcome: Outcome, model: LogisticModel, classes: NDArray[Any], clocks: int
@@ -320,7 +340,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = outcome.clock // clocks
         self.n_features_in_ = model.n_features
         self.stop_reason_ = outcome.reason
-        self._state = outcome.state
+        self._state = None if outcome.state is None else (outcome.state, model.tables())
 
     # -- use ---------------------------------------------------------------------------------
 
@@ -329,33 +349,28 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Rows come in the order of `X`; those of a dataset in the order in which it holds them.
         """
-        margins = np.concatenate([m for m, _ in self._margins(self._ordered(X))])
+        dataset = self._in_order(X)
+        parts = [m for m, _ in predict.margins(dataset, self.coef_, self.intercept_)]
+        margins: NDArray[np.float32] = np.concatenate(parts)
         return margins[:, 0] if margins.shape[1] == 1 else margins
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return P(class | row), shape (n_rows, n_classes); rows sum to 1."""
-        margins = self.decision_function(X).astype(np.float64)
-        if margins.ndim == 1:
-            margins = np.stack([np.zeros_like(margins), margins], axis=1)
-        margins -= margins.max(axis=1, keepdims=True)
-        p = np.exp(margins)
-        proba: NDArray[np.float64] = p / p.sum(axis=1, keepdims=True)
-        return proba
+        return predict.probabilities(self.decision_function(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row, shape (n_rows,)."""
-        return self._label(self.decision_function(X))
+        return self.classes_[predict.best(self.decision_function(X))]
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on `X`; a dataset brings its own labels and weights."""
-        truth, weight = self._truth(X, y, sample_weight)
-        return float(accuracy_score(truth, self.predict(X), sample_weight=weight))
+        dataset = self._in_order(X, y, sample_weight)
+        return predict.accuracy(dataset, self.classes_, self.coef_, self.intercept_)
 
     def log_loss(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log-loss on `X`; a dataset brings its own labels and weights."""
-        truth, weight = self._truth(X, y, sample_weight)
-        proba = self.predict_proba(X)
-        return float(log_loss(truth, proba, labels=self.classes_, sample_weight=weight))
+        dataset = self._in_order(X, y, sample_weight)
+        return predict.log_loss(dataset, self.classes_, self.coef_, self.intercept_)
 
     def save(self, store: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to a Zarr group, which `daskps.load` and `xarray.open_zarr` open.
@@ -368,44 +383,9 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         saved.save(self, store, overwrite=overwrite)
 
-    def _ordered(self, X: Any) -> Dataset:
+    def _in_order(self, X: Any, y: Any = None, sample_weight: Any = None) -> Dataset:
         check_is_fitted(self)
-        if isinstance(X, (Dataset, str, os.PathLike)):
-            dataset = as_dataset(X)
-        else:
-            dataset = from_arrays(X, shuffle=False)
-        if dataset.n_features > self.n_features_in_ or (
-            dataset.n_features != self.n_features_in_ and not isinstance(X, (Dataset, str))
-        ):
-            raise DataError(
-                f"X has {dataset.n_features} features, but LogisticRegression is expecting "
-                f"{self.n_features_in_} features as input; use the columns of the training data."
-            )
-        return dataset
-
-    def _margins(self, dataset: Dataset) -> Any:
-        w = np.ascontiguousarray(self.coef_.T)
-        for i in range(dataset.n_partitions):
-            part = dataset.partition(i)
-            args = (part.indptr, part.indices.astype(np.uint32, copy=False), part.values)
-            yield kernel.decision(*args, w, self.intercept_), part
-
-    def _truth(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
-        if not isinstance(X, (Dataset, str, os.PathLike)):
-            return np.asarray(y), sample_weight
-        dataset = as_dataset(X, y, sample_weight)
-        parts = [dataset.partition(i) for i in range(dataset.n_partitions)]
-        if any(p.label is None for p in parts):
-            raise DataError(f"{dataset!r} has no labels to compare with; ingest it with labels.")
-        label = np.concatenate([p.label for p in parts if p.label is not None])
-        if dataset.classes is not None:
-            label = dataset.classes[label.astype(np.intp)]
-        weights = [p.weight for p in parts if p.weight is not None]
-        return label, np.concatenate(weights) if weights else None
-
-    def _label(self, margins: NDArray[np.float32]) -> NDArray[Any]:
-        best = (margins > 0).astype(np.intp) if margins.ndim == 1 else margins.argmax(axis=1)
-        return self.classes_[best]
+        return predict.in_order(X, y, sample_weight, self.n_features_in_)
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn that sparse matrices are welcome."""
@@ -417,64 +397,3 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def _place(store: str | os.PathLike[str]) -> str:
     text = os.fspath(store)
     return text if "://" in text else os.path.abspath(text)
-
-
-def _classes(
-    dataset: Dataset, y: Any, known: NDArray[Any] | None
-) -> tuple[tuple[float, ...], NDArray[np.int64], NDArray[Any]]:
-    """Return labels as they stand in partitions, their counts, and what users call them."""
-    found = dataset.label_counts()
-    if found is None:
-        raise DataError(
-            f"{dataset!r} has no labels, or more than 10,000 distinct ones; a classifier needs "
-            "y, or a dataset that was made with class labels."
-        )
-    labels, counts = found
-    names = labels if dataset.classes is None else dataset.classes[labels.astype(np.intp)]
-    kind = getattr(y, "dtype", None)
-    if kind is not None and kind.kind in "iu":
-        names = names.astype(kind)
-    if known is not None:
-        return _among(dataset, known, labels, counts, names)
-    if len(labels) < 2:
-        raise DataError(
-            f"the training data has one class only, {names.tolist()!r}; expected at least two. "
-            "Check how the labels were read."
-        )
-    return tuple(float(x) for x in labels), counts, names
-
-
-def _among(
-    dataset: Dataset,
-    known: NDArray[Any],
-    labels: NDArray[np.float64],
-    counts: NDArray[np.int64],
-    names: NDArray[Any],
-) -> tuple[tuple[float, ...], NDArray[np.int64], NDArray[Any]]:
-    """Fit the labels of one call of `partial_fit` into the classes that are known."""
-    if missing := [x for x in names.tolist() if x not in set(known.tolist())]:
-        raise DataError(
-            f"label {missing[0]!r} is none of the classes {known.tolist()!r}; name all of them in "
-            "the first call, partial_fit(X, y, classes=...)."
-        )
-    full = np.zeros(len(known), np.int64)
-    full[np.searchsorted(known, names)] = counts
-    if dataset.classes is None:
-        return tuple(float(x) for x in known), full, known
-    # codes of this dataset, which may lack some classes, in the order of the known ones
-    code = {x: i for i, x in enumerate(dataset.classes.tolist())}
-    absent = -1.0 - np.arange(len(known))
-    return (
-        tuple(float(code.get(x, absent[i])) for i, x in enumerate(known.tolist())),
-        full,
-        known,
-    )
-
-
-def kernel_clocks(dataset: Dataset, rows_per_clock: int | None) -> int:
-    """Return the clocks that make a pass, from the shape of the data alone."""
-    largest = int(dataset.partition_rows.max())
-    if rows_per_clock is None:
-        rows_per_clock = max(1, 250_000 // dataset.n_partitions)
-        rows_per_clock = min(rows_per_clock, max(1, largest // 4))
-    return max(1, -(-largest // rows_per_clock))

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daskps.data import Dataset
 from daskps.errors import DataError
+
+ROWS_TOGETHER = 250_000
+"""Rows of all partitions that are merged together, if `rows_per_clock` is left to daskps."""
+MIN_CLOCKS = 4
+"""Clocks of a pass over small data."""
 
 
 def _real(low: float, high: float, *, open_low: bool = False) -> Callable[[Any], bool]:
     def check(x: Any) -> bool:
         if isinstance(x, bool) or not isinstance(x, (int, float, np.number)):
             return False
-        return (low < x if open_low else low <= x) and x <= high and math.isfinite(x)
+        return bool((low < x if open_low else low <= x) and x <= high and math.isfinite(x))
 
     return check
 
 
 def _whole(low: int) -> Callable[[Any], bool]:
     def check(x: Any) -> bool:
-        return isinstance(x, (int, np.integer)) and not isinstance(x, bool) and x >= low
+        return isinstance(x, (int, np.integer)) and not isinstance(x, bool) and bool(x >= low)
 
     return check
 
@@ -47,7 +54,29 @@ def _period(x: Any) -> bool:
         return False
 
 
+def _boolean(x: Any) -> bool:
+    return isinstance(x, (bool, np.bool_))
+
+
+def _class_weight(x: Any) -> bool:
+    if isinstance(x, dict):  # its keys wait for the labels
+        return all(_real(0, math.inf)(factor) for factor in x.values())
+    return isinstance(x, str) and x == "balanced"
+
+
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "fit_intercept": (_boolean, "True or False"),
+    "warm_start": (_boolean, "True or False"),
+    "progress": (_optional(_boolean), "True, False or None"),
+    "random_state": (_optional(_whole(0)), "an integer >= 0 or None"),
+    "class_weight": (
+        _optional(_class_weight),
+        "None, 'balanced' or a dict from classes to finite factors >= 0",
+    ),
+    "checkpoint": (
+        _optional(lambda x: isinstance(x, (str, os.PathLike)) and bool(os.fspath(x))),
+        "a path, a URL or None",
+    ),
     "alpha": (_real(0, math.inf), "a finite number >= 0"),
     "l1_ratio": (_real(0, 1), "a number in [0, 1]"),
     "eta0": (_real(0, math.inf, open_low=True), "a finite number > 0"),
@@ -75,9 +104,7 @@ def check_parameters(estimator: Any) -> None:
     for name, (good, expected) in _CHECKS.items():
         value = getattr(estimator, name, None)
         if hasattr(estimator, name) and not good(value):
-            raise ValueError(
-                f"{type(estimator).__name__}({name}={value!r}); expected {expected}."
-            )
+            raise ValueError(f"{type(estimator).__name__}({name}={value!r}); expected {expected}.")
 
 
 def class_weights(
@@ -97,20 +124,35 @@ def class_weights(
     Raises
     ------
     DataError
-        If the dict names a class that the data has not, or a factor is negative.
+        If the dict names a class that the data has not.
     """
     if wanted is None:
         return None
     if isinstance(wanted, str) and wanted == "balanced":
         present = np.maximum(counts, 1)
         return tuple(float(x) for x in counts.sum() / (np.count_nonzero(counts) * present))
-    if not isinstance(wanted, dict):
-        raise ValueError(f"class_weight={wanted!r}; expected None, 'balanced' or a dict.")
     known = classes.tolist()
-    for label, factor in wanted.items():
-        if label not in known or not _real(0, math.inf)(factor):
-            raise DataError(
-                f"class_weight has {label!r}: {factor!r}; expected classes among {known!r} with "
-                "finite factors >= 0."
-            )
+    if strangers := [label for label in wanted if label not in known]:
+        raise DataError(
+            f"class_weight has {strangers[0]!r}, which is none of the classes {known!r}; leave it "
+            "out or correct it."
+        )
     return tuple(float(wanted.get(x, 1.0)) for x in known)
+
+
+def clocks_per_pass(dataset: Dataset, rows_per_clock: int | None) -> int:
+    """Return the clocks that make a pass.
+
+    Parameters
+    ----------
+    dataset
+        Training data; the choice depends on its shape alone, so that BSP gives the same bits
+        wherever it runs.
+    rows_per_clock
+        Rows of a partition between pull and push; None chooses.
+    """
+    largest = int(dataset.partition_rows.max())
+    if rows_per_clock is None:
+        rows_per_clock = max(1, ROWS_TOGETHER // dataset.n_partitions)
+        return max(MIN_CLOCKS, -(-largest // rows_per_clock))
+    return max(1, -(-largest // rows_per_clock))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import GroupNotFoundError
 
 from daskps.errors import DatasetFormatError
 
@@ -55,14 +55,18 @@ def save(estimator: Any, store: str | os.PathLike[str], *, overwrite: bool) -> N
 
 
 def _make_room(where: str, overwrite: bool) -> None:
-    path = Path(where)
-    if "://" in where or not path.exists():
+    try:
+        zarr.open_group(where, mode="r")
+    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError):
+        path = None if "://" in where else Path(where)
+        if path is not None and path.exists() and (path.is_file() or any(path.iterdir())):
+            raise FileExistsError(
+                f"{where!r} exists and is no Zarr group; it is never overwritten. Name another "
+                "place."
+            ) from None
         return
     if not overwrite:
         raise FileExistsError(f"{where!r} exists; pass overwrite=True or name another place.")
-    if not (path / "zarr.json").exists():
-        raise FileExistsError(f"{where!r} exists and is no Zarr group; it is not overwritten.")
-    shutil.rmtree(path)
 
 
 def _array(group: zarr.Group, name: str, data: Any, dims: tuple[str, ...]) -> None:
@@ -127,7 +131,7 @@ def load(store: str | os.PathLike[str]) -> Any:
         )
     parameters = dict(manifest.parameters)
     if isinstance(parameters.get("class_weight"), list):
-        parameters["class_weight"] = {k: v for k, v in parameters["class_weight"]}
+        parameters["class_weight"] = dict(parameters["class_weight"])
     model = kinds[manifest.kind](**parameters)
     model.coef_ = _read(group, "coef")
     model.intercept_ = _read(group, "intercept")
@@ -141,7 +145,8 @@ def load(store: str | os.PathLike[str]) -> Any:
 
 def _read(group: zarr.Group, name: str) -> Any:
     data = np.asarray(group[name][...])  # type: ignore[index]
-    return data.astype(str) if data.dtype.kind in "OT" else data
+    # numpy's variable-length strings have no direct cast to fixed-width ones
+    return np.array(data.tolist(), dtype=str) if data.dtype.kind in "OT" else data
 
 
 def _manifest(group: zarr.Group, where: str) -> ModelManifest:

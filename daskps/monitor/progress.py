@@ -1,10 +1,14 @@
-"""A progress bar in the terminal, and one log line a pass; listens to a run's events."""
+"""A progress bar in the terminal, and one log line a pass; listens to a run's events.
+
+Owns what is said while training goes on, and nothing that changes it.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import sys
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,71 +19,105 @@ from daskps.run.driver import Listener
 
 logger = logging.getLogger("daskps")
 
+ClockCallback = Callable[[int, float], None]
+"""Takes the clocks that all partitions have finished, and the mean loss of the last one."""
 
-def progress_listener(wanted: bool | None) -> list[Listener]:
+
+def progress_listeners(shown: bool | None, callback: ClockCallback | None = None) -> list[Listener]:
     """Return the listeners that show how training goes.
 
     Parameters
     ----------
-    wanted
+    shown
         Whether to draw a bar on standard error; None draws it where that is a terminal.
+    callback
+        Called after each clock.
     """
-    shown = sys.stderr.isatty() if wanted is None else wanted
-    return [ProgressBar(), log_passes] if shown else [log_passes]
+    listeners: list[Listener] = [PassLog()]
+    if sys.stderr.isatty() if shown is None else shown:
+        listeners.append(ProgressBar())
+    if callback is not None:
+        listeners.append(ClockListener(callback))
+    return listeners
 
 
-def log_passes(told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
-    """Log losses, recoveries and failed checkpoints, and the training loss of each pass."""
-    match told:
-        case ev.TaskDone() if coordinator.min_clock:
-            number, rest = divmod(coordinator.min_clock, coordinator.policy.clocks_per_pass)
-            first = coordinator.ledger.parts.get(coordinator.min_clock)
-            if rest == 0 and not first:
-                loss = coordinator.ledger.pass_loss(number - 1)
-                logger.info("pass %d: training loss %.5f", number, loss)
-        case ev.WorkerLost(worker, shards):
-            logger.warning("worker %s was lost, with shards %s", worker, list(shards))
-        case ev.Recovered(clocks=clocks, cut=cut, seconds=seconds):
-            since = cut or "the beginning"
-            logger.warning("recovered from %s in %.2f s; clock %d", since, seconds, min(clocks.values()))
-        case _:
-            pass
-
-
-class ProgressBar:
-    """Draws clocks done, loss, staleness and what was lost; ends with the run."""
+class PassLog:
+    """Logs the training loss of each pass, losses of workers, and recoveries."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("daskps"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("clocks  {task.fields[said]}"),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-        )
-        self._bar = None
+        self._passes = 0
 
     def __call__(self, told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
         """Take an event or action."""
-        if self._bar is None:
-            self._progress.start()
-            self._bar = self._progress.add_task("", total=coordinator.target, said="")
         match told:
+            case ev.TaskDone():
+                self._log_pass(coordinator)
             case ev.WorkerLost(worker, shards):
-                self._progress.console.print(f"lost worker {worker}, with shards {list(shards)}")
-            case ev.Recovered(cut=cut, seconds=seconds):
-                since = cut or "the beginning"
-                self._progress.console.print(f"recovered from {since} in {seconds:.2f} s")
+                logger.warning("lost worker %s%s", worker, _with_shards(shards))
+            case ev.Recovered():
+                logger.warning("%s; going on at clock %d", _recovery(told), coordinator.min_clock)
             case _:
                 pass
-        loss = recent_loss(coordinator)
-        said = "" if math.isnan(loss) else f"loss {loss:.4f}"
-        self._progress.update(
-            self._bar, completed=coordinator.min_clock, total=coordinator.target, said=said
+
+    def _log_pass(self, coordinator: Coordinator) -> None:
+        passes = coordinator.min_clock // coordinator.policy.clocks_per_pass
+        if passes > self._passes:
+            loss = coordinator.ledger.pass_loss(passes - 1)
+            logger.info("pass %d: training loss %.5f", passes, loss)
+        self._passes = passes  # falls back with a roll-back
+
+
+class ProgressBar:
+    """Draws clocks done, loss and what was lost; ends with the run."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("clocks{task.fields[said]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
         )
+        self._bar = self._progress.add_task("", total=None, said="")
+
+    def __call__(self, told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
+        """Take an event or action."""
+        self._progress.start()
+        match told:
+            case ev.WorkerLost(worker, shards):
+                self._say(f"lost worker {worker}{_with_shards(shards)}")
+            case ev.Recovered():
+                self._say(_recovery(told))
+            case ev.TaskDone() | ev.Finish():
+                self._draw(coordinator)
+            case _:
+                pass
         if isinstance(told, (ev.Finish, ev.Fail)):
             self._progress.stop()
+
+    def _say(self, line: str) -> None:
+        self._progress.console.print(line, highlight=False)
+
+    def _draw(self, coordinator: Coordinator) -> None:
+        loss = recent_loss(coordinator)
+        said = "" if math.isnan(loss) else f", loss {loss:.4f}"
+        done, total = coordinator.min_clock, coordinator.target
+        self._progress.update(self._bar, completed=done, total=total, said=said)
+
+
+class ClockListener:
+    """Calls `callback` whenever the slowest partition has finished one more clock."""
+
+    def __init__(self, callback: ClockCallback) -> None:
+        self._callback = callback
+        self._clock = 0
+
+    def __call__(self, told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
+        """Take an event or action."""
+        if isinstance(told, ev.TaskDone) and coordinator.min_clock > self._clock:
+            self._callback(coordinator.min_clock, recent_loss(coordinator))
+        self._clock = coordinator.min_clock
 
 
 def recent_loss(coordinator: Coordinator) -> float:
@@ -87,3 +125,14 @@ def recent_loss(coordinator: Coordinator) -> float:
     tasks = coordinator.ledger.parts.get(coordinator.min_clock - 1, {}).values()
     samples = sum(m["samples"] for m in tasks)
     return sum(m["loss"] for m in tasks) / samples if samples else math.nan
+
+
+def _with_shards(shards: tuple[int, ...]) -> str:
+    if not shards:
+        return ""
+    return f", and with it shard{'s' * (len(shards) > 1)} {', '.join(map(str, shards))}"
+
+
+def _recovery(told: ev.Recovered) -> str:
+    since = "the beginning" if told.cut is None else f"checkpoint {told.cut}"
+    return f"recovered from {since} in {told.seconds:.2f} s"

@@ -1,0 +1,130 @@
+"""What a linear classifier says of new rows: margins, probabilities, scores.
+
+Owns the arithmetic of prediction, partition by partition, so that data on disk is never in memory
+as a whole. Does not train.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.data import Dataset, Partition, as_dataset, from_arrays
+from daskps.errors import DataError
+from daskps.kernels import linear as kernel
+from daskps.models.classes import CodedDataset
+
+Margins = NDArray[np.float32]
+
+
+def in_order(X: Any, y: Any, sample_weight: Any, n_features: int) -> Dataset:
+    """Return `X` as a dataset whose rows stand in the order of `X`.
+
+    Raises
+    ------
+    DataError
+        As `check_width` does.
+    """
+    stored = isinstance(X, (Dataset, str, os.PathLike))
+    if stored:
+        dataset = as_dataset(X, y, sample_weight)
+    else:
+        dataset = from_arrays(X, y, sample_weight=sample_weight, shuffle=False)
+    check_width(dataset, n_features, exact=not stored)
+    return dataset
+
+
+def check_width(dataset: Dataset, n_features: int, *, exact: bool) -> int:
+    """Return `n_features` if `dataset` has as many, or fewer unless `exact`: the rest is zero.
+
+    Raises
+    ------
+    DataError
+        If the number of features does not fit.
+    """
+    if dataset.n_features > n_features or (exact and dataset.n_features < n_features):
+        raise DataError(
+            f"X has {dataset.n_features} features, but LogisticRegression is expecting "
+            f"{n_features} features as input; use the columns of the training data."
+        )
+    return n_features
+
+
+def margins(
+    dataset: Dataset, coef: NDArray[np.float32], intercept: NDArray[np.float32]
+) -> Iterator[tuple[Margins, Partition]]:
+    """Yield the margins of each partition, shape (n_rows, width), and the partition."""
+    w = np.ascontiguousarray(coef.T)
+    for i in range(dataset.n_partitions):
+        part = dataset.partition(i)
+        indices = part.indices.astype(np.uint32, copy=False)  # as many as coef has columns
+        yield kernel.decision(part.indptr, indices, part.values, w, intercept), part
+
+
+def probabilities(margin: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return P(class | row), shape (n_rows, n_classes), for margins of `decision_function`."""
+    z = margin.astype(np.float64)
+    if z.ndim == 1:
+        z = np.stack([np.zeros_like(z), z], axis=1)
+    z -= z.max(axis=1, keepdims=True)
+    p = np.exp(z)
+    proba: NDArray[np.float64] = p / p.sum(axis=1, keepdims=True)
+    return proba
+
+
+def best(margin: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the position of the most probable class of each row."""
+    if margin.ndim == 1 or margin.shape[1] == 1:
+        return (margin.ravel() > 0).astype(np.intp)
+    position: NDArray[np.intp] = margin.argmax(axis=1)
+    return position
+
+
+def accuracy(
+    dataset: Dataset, classes: NDArray[Any], coef: NDArray[np.float32], intercept: Any
+) -> float:
+    """Return the weighted share of rows whose class is the most probable one."""
+    right = total = 0.0
+    for margin, part in margins(_coded(dataset, classes, None), coef, intercept):
+        hit = best(margin) == part.label
+        right += float(np.dot(hit, _weights(part)))
+        total += float(_weights(part).sum())
+    return right / _positive(total)
+
+
+def log_loss(
+    dataset: Dataset, classes: NDArray[Any], coef: NDArray[np.float32], intercept: Any
+) -> float:
+    """Return the weighted mean log-loss.
+
+    Raises
+    ------
+    DataError
+        If a label is none of the classes.
+    """
+    loss = total = 0.0
+    for margin, part in margins(_coded(dataset, classes, "the data"), coef, intercept):
+        y: NDArray[Any] = np.asarray(part.label, np.float32 if margin.shape[1] == 1 else np.int32)
+        loss += kernel.log_loss(margin, y, part.weight)
+        total += float(_weights(part).sum())
+    return loss / _positive(total)
+
+
+def _coded(dataset: Dataset, classes: NDArray[Any], what: str | None) -> Dataset:
+    if not dataset.has_label:
+        raise DataError(f"{dataset!r} has no labels to compare with; pass y, or ingest it with y.")
+    return CodedDataset(dataset, classes, what)
+
+
+def _weights(part: Partition) -> NDArray[np.float64]:
+    return np.ones(part.n_rows) if part.weight is None else part.weight.astype(np.float64)
+
+
+def _positive(total: float) -> float:
+    if total <= 0:
+        raise DataError(f"sample_weight adds up to {total!r}; expected more than 0.")
+    return total
