@@ -8,6 +8,7 @@ Each class also inherits the builtin that a caller would catch without knowing d
     ├── CorruptChunk (OSError)
     ├── CheckpointError (OSError)
     ├── NonFinitePush (FloatingPointError)
+    ├── NotEnoughMemory (MemoryError)
     ├── ShardLost (ConnectionError)
     ├── StaleLayout (RuntimeError)
     ├── RunFailed (RuntimeError)
@@ -41,6 +42,10 @@ class CheckpointError(DaskpsError, OSError):
 
 class NonFinitePush(DaskpsError, FloatingPointError):
     """A push held NaN or infinity; the shard refused it and is unchanged."""
+
+
+class NotEnoughMemory(DaskpsError, MemoryError):
+    """The data and the parameters do not fit; found out before anything is loaded."""
 
 
 class ShardLost(DaskpsError, ConnectionError):

@@ -10,8 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psutil
+from dask.utils import format_bytes
+
 from daskps.data import Dataset, Partition
-from daskps.errors import ShardLost
+from daskps.errors import NotEnoughMemory, ShardLost
 from daskps.run import events as ev
 from daskps.run.engine import Checkpoints, ControlCall, Engine
 from daskps.run.host import ShardHost
@@ -78,6 +81,7 @@ class InProcessEngine(Engine):
         checkpoints: Checkpoints | None = None,
     ) -> None:
         super().__init__(plan, n_shards, dataset.partition_rows.tolist(), checkpoints)
+        check_memory(plan, [dataset] if held_out is None else [dataset, held_out])
         threads = n_threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="daskps-task")
         self._hosts: dict[int, ShardHost] = {}
@@ -149,3 +153,26 @@ class InProcessEngine(Engine):
         self._hosts.clear()
 
 
+def check_memory(plan: Plan, datasets: Sequence[Dataset]) -> None:
+    """Refuse data that this process cannot hold beside the parameters.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If the estimate is above what the machine has available.
+    """
+    # an index and a value of 4 bytes a non-zero; row bounds, label and weight
+    data = sum(8 * d.nnz + 16 * d.n_rows for d in datasets)
+    tables = sum(
+        t.n_rows * t.width * t.updater.n_fields * t.updater.dtype.itemsize
+        for t in plan.server.tables
+    )
+    # rows on the shard, gathered for the barrier, and as pulled, stepped and pushed by a thread
+    needed, available = data + 5 * tables, psutil.virtual_memory().available
+    if needed > available:
+        raise NotEnoughMemory(
+            f"training in this process needs about {format_bytes(needed)}: {format_bytes(data)} "
+            f"of data and {format_bytes(5 * tables)} around the parameters; "
+            f"{format_bytes(available)} are available. Use a Dask cluster, whose workers spill "
+            "data to disk: Client(daskps.local_cluster())."
+        )
