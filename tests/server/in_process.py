@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from daskps.server.buffers import Buffers
 from daskps.server.client import Call, ParameterClient, merge_values
 from daskps.server.functions import FUNCTIONS
 from daskps.server.keys import KeySet, localise, whole_table
@@ -72,6 +73,7 @@ class Group:
     """Shards in this process behind a transport; those in `near` are reached without it."""
 
     def __init__(self, spec: ServerSpec, n_shards: int, near: Sequence[int] = ()) -> None:
+        self.buffers = Buffers()
         self.spec = spec
         self.near = near
         self.layout = Layout.place(spec.n_slots, refs(n_shards))
