@@ -23,6 +23,8 @@ LAZY_THREADS = (
     "TCP-Executor",  # distributed's executor for blocking comm calls, the same
     "zarr_io",  # zarr's event loop, one a process, for ever
     "zarr_pool",  # zarr's codec executor, the same
+    "asyncio_",  # the default executor of those loops, which zarr reads and writes files with
+    "Dask-Callback",  # distributed's executor for callbacks of futures, one a process
     "watch message queue",  # distributed.process, of a killed child: ends when its pipe breaks
 )
 FD_DIRECTORY = Path("/proc/self/fd")

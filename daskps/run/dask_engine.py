@@ -7,8 +7,10 @@ opaque references to shards and are never pinned to an address.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 import dask
@@ -29,6 +31,10 @@ from daskps.server.layout import ShardRef
 
 PING = 3.0
 """Seconds in which a shard that is under suspicion must answer."""
+ASK = 30.0
+"""Seconds in which the scheduler must answer."""
+PLACINGS = 5
+"""How often a shard is placed anew because its worker died while it was being placed."""
 
 
 class DaskEngine(Engine):
@@ -76,12 +82,15 @@ class DaskEngine(Engine):
         client.register_plugin(DaskpsScheduler())
         client.register_plugin(dask_worker.DaskpsWorker())
         self._caller = Caller(self._rpc)
-        self._tasks: dict[int, tuple[Future, int]] = {}
-        self._shards: dict[int, Future] = {}
+        self._tasks: dict[int, tuple[Future[Any], int]] = {}
+        self._shards: dict[int, Future[Any]] = {}
+        self._data: list[Future[Any]] = []
+        self._held_out: list[Future[Any]] = []
         Hub.of(client).attach(plan.run, self._news)
         try:
             self._data = self._load(dataset, "data")
-            self._held_out = [] if held_out is None else self._load(held_out, "held")
+            if held_out is not None:
+                self._held_out = self._load(held_out, "held")
         except BaseException:
             self._close()
             raise
@@ -91,10 +100,58 @@ class DaskEngine(Engine):
             self._client.wait_for_workers(1, timeout=self.patience)
         except TimeoutError as error:
             raise RunTimeout(
-                f"no Dask worker at {self._client.scheduler.address} within {self.patience:g} s; "
+                f"no Dask worker at {self._scheduler.address} within {self.patience:g} s; "
                 "start one, or use daskps.local_cluster()."
             ) from error
-        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+        return len(self._workers())
+
+    @property
+    def _scheduler(self) -> Any:
+        return self._client.scheduler
+
+    def _workers(self) -> list[str]:
+        return list(self._ask(self._scheduler.identity, n_workers=-1)["workers"])
+
+    def _ask(self, question: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        """Return the scheduler's answer, within bounds."""
+        try:
+            return self._client.sync(question, *args, callback_timeout=ASK, **kwargs)
+        except (TimeoutError, OSError) as error:
+            raise self._cut_off() from error
+
+    def _cut_off(self) -> RunFailed:
+        return RunFailed(
+            f"the Dask scheduler at {self._scheduler.address} is gone or cancelled the "
+            "run's futures, and with it went its shards. Start a cluster and call "
+            "fit(resume=True) if there is a checkpoint."
+        )
+
+    def next_event(self, timeout: float) -> ev.Event | None:
+        """Return the next event; without the scheduler there is no other than the end."""
+        if self._client.status != "running":
+            return ev.RecoveryFailed(self._cut_off())
+        return super().next_event(timeout)
+
+    def _wait(self, futures: Sequence[Future[Any]], timeout: float) -> list[Future[Any]]:
+        """Wait for futures for at most `timeout` seconds; return those that are still pending.
+
+        Raises
+        ------
+        RunFailed
+            If the scheduler is gone or somebody cancelled them.
+        """
+        deadline = time.monotonic() + timeout
+        while left := [f for f in futures if f.status in ("pending", "lost")]:
+            rest = deadline - time.monotonic()
+            if self._client.status != "running":
+                raise self._cut_off()
+            if rest <= 0:
+                break
+            with contextlib.suppress(TimeoutError, CancelledError):
+                wait(left, timeout=min(rest, 1.0))
+        if any(f.status == "cancelled" for f in futures):
+            raise self._cut_off()
+        return left
 
     def _rpc(self, address: str) -> Any:
         if self._client.direct_to_workers:
@@ -103,7 +160,7 @@ class DaskEngine(Engine):
 
     # -- data --------------------------------------------------------------------------------
 
-    def _load(self, dataset: Dataset, what: str) -> list[Future]:
+    def _load(self, dataset: Dataset, what: str) -> list[Future[Any]]:
         # the threshold only guards against arrays that slip into graphs by mistake
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
             futures = [
@@ -118,8 +175,8 @@ class DaskEngine(Engine):
                 for i in range(dataset.n_partitions)
             ]
         alone = time.monotonic()
-        while (left := wait_some(futures, 1.0)) and not any(f.status == "error" for f in futures):
-            if self._client.scheduler_info(n_workers=-1)["workers"]:
+        while (left := self._wait(futures, 1.0)) and not any(f.status == "error" for f in futures):
+            if self._workers():
                 alone = time.monotonic()
             elif time.monotonic() - alone > self.patience:
                 raise RunTimeout(
@@ -134,6 +191,20 @@ class DaskEngine(Engine):
     # -- shards ------------------------------------------------------------------------------
 
     def _make(self, incarnations: Mapping[int, int], generation: int) -> dict[int, ShardRef]:
+        refs: dict[int, ShardRef] = {}
+        wanted = dict(incarnations)
+        for again in reversed(range(PLACINGS)):
+            placed = self._place(wanted, generation, last=not again)
+            refs |= placed
+            wanted = {s: n + 1 for s, n in wanted.items() if s not in placed}
+            if not wanted:
+                break
+        return refs
+
+    def _place(
+        self, incarnations: Mapping[int, int], generation: int, *, last: bool
+    ) -> dict[int, ShardRef]:
+        """Make shards and return where they are, without those whose worker died meanwhile."""
         futures = {}
         for shard, number in incarnations.items():
             slots = self.layout.slots_of(shard)
@@ -145,24 +216,28 @@ class DaskEngine(Engine):
                 key=f"{SHARD_PREFIX}-{self.plan.run}-{shard}-i{number}",
             )
         self._shards.update(futures)
-        if left := wait_some(list(futures.values()), self.recovery_timeout):
+        if left := self._wait(list(futures.values()), self.recovery_timeout):
             raise RunTimeout(
                 f"{len(left)} shards were not placed within {self.recovery_timeout:g} s; expected "
                 "a worker that runs tasks. Look whether workers are paused for want of memory."
             )
+        if last:
+            for future in futures.values():
+                future.result(timeout=PING)
         # who_has, not the proxy: a proxy binds to whatever client is the default one
-        where = self._client.who_has(list(futures.values()))
-        refs = {}
-        for shard, future in futures.items():
-            if future.status == "error":
-                future.result()
-            address = next(iter(where[future.key]), "gone")
-            refs[shard] = ShardRef(shard, incarnations[shard], address, future.key)
-        return refs
+        keys = [f.key for f in futures.values()]
+        where = self._ask(self._scheduler.who_has, keys=keys)
+        return {
+            shard: ShardRef(shard, incarnations[shard], where[future.key][0], str(future.key))
+            for shard, future in futures.items()
+            if where.get(future.key)
+        }
 
     def _call(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
-        loop = self._client.loop.asyncio_loop
-        sent = asyncio.run_coroutine_threadsafe(self._caller.call_all(calls, timeout), loop)
+        loop: Any = self._client.loop
+        sent = asyncio.run_coroutine_threadsafe(
+            self._caller.call_all(calls, timeout), loop.asyncio_loop
+        )
         return sent.result(timeout + dask_worker.GRACE)
 
     # -- news --------------------------------------------------------------------------------
@@ -204,25 +279,28 @@ class DaskEngine(Engine):
         if token is None or token not in self._tasks:
             return {}
         future, _ = self._tasks[token]
-        busy = {w for w, keys in self._client.processing().items() if future.key in keys}
-        others = [w for w in self._client.scheduler_info(n_workers=-1)["workers"] if w not in busy]
+        running = self._ask(self._scheduler.processing, workers=None)
+        busy = {w for w, keys in running.items() if future.key in keys}
+        others = [w for w in running if w not in busy]
         return {"workers": others, "allow_other_workers": True} if others and busy else {}
 
-    def _ended(self, token: int) -> Callable[[Future], None]:
-        def callback(future: Future) -> None:
+    def _ended(self, token: int) -> Callable[[Future[Any]], None]:
+        def callback(future: Future[Any]) -> None:
             if future.status == "finished":
                 return  # its event, which comes first by the same way, has told
             self._inbox.put(lambda: self._failed(token, future))
 
         return callback
 
-    def _failed(self, token: int, future: Future) -> ev.Event | None:
+    def _failed(self, token: int, future: Future[Any]) -> ev.Event | None:
         known = self._tasks.get(token)
         if known is None or known[0] is not future:
             return None
-        generation = known[1]
-        error = future.exception(timeout=PING) if future.status == "error" else None
+        generation, status = known[1], future.status
+        error = future.exception(timeout=PING) if status == "error" else None
         self._drop(token)
+        if status == "cancelled":
+            return ev.RecoveryFailed(self._cut_off())
         if generation != self.layout.generation or error is None:
             return ev.TaskFailed(token, "stale", error)
         failure = self._failure(token, error)
@@ -238,7 +316,7 @@ class DaskEngine(Engine):
         for ref, answer in zip(refs, answers, strict=True):
             if isinstance(answer, ShardLost):
                 # a process that hangs looks alive to Dask, which would put the shard there again
-                self._client.run_on_scheduler(expel, ref.address)
+                self._ask(self._client._run_on_scheduler, expel, ref.address)
                 return ev.WorkerLost(ref.address, self._shards_at(ref.address))
         return None
 
@@ -262,7 +340,7 @@ class DaskEngine(Engine):
             for i, data in enumerate(self._held_out)
         ]
         try:
-            if left := wait_some(futures, self.recovery_timeout):
+            if left := self._wait(futures, self.recovery_timeout):
                 raise RunTimeout(f"{len(left)} evaluation tasks did not end.")
             parts = [f.result(timeout=self.recovery_timeout) for f in futures]
         except (ShardLost, TimeoutError) as error:
@@ -272,20 +350,10 @@ class DaskEngine(Engine):
 
     def _close(self) -> None:
         Hub.of(self._client).detach(self.plan.run)
-        for future, _ in self._tasks.values():
+        futures = [f for f, _ in self._tasks.values()]
+        futures += [*self._shards.values(), *self._data, *self._held_out]
+        for future in futures:
             future.release()
-        for futures in (self._shards.values(), getattr(self, "_data", ()), getattr(self, "_held_out", ())):
-            for future in futures:
-                future.release()
         self._tasks.clear()
         self._shards.clear()
         self._data = self._held_out = []
-
-
-def wait_some(futures: Sequence[Future], timeout: float) -> list[Future]:
-    """Wait for futures for at most `timeout` seconds; return those that are still pending."""
-    try:
-        wait(list(futures), timeout=timeout)
-    except TimeoutError:
-        pass
-    return [f for f in futures if f.status == "pending"]
