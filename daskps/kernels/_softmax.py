@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskps.kernels._binary import FAST, longest_row
+from daskps.kernels._binary import FAST, HALF, longest_row
 from daskps.kernels._state import F32, Scalar, soft_threshold
 
 
@@ -94,7 +94,7 @@ def train(
         sw = weight[i] if weight.size > 0 else one
         total += sw * softmax_loss(s, y[i])
         for c in range(width):
-            curvature[c] = sw * s[c] * (one - s[c])
+            curvature[c] = HALF * sw * s[c] * (one - s[c])
             pace[c] = zero
         s[y[i]] -= one
         for j in range(first, last):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.kernels import _binary, _softmax, _state
+from daskps.kernels import _bias, _binary, _softmax, _state
 
 F32 = NDArray[np.float32]
 
@@ -90,7 +90,9 @@ def train(
     *,
     fit_intercept: bool = True,
 ) -> float:
-    """Take one local pass over rows [start, stop).
+    """Take one local pass over rows [start, stop), after solving for the intercept on their head.
+
+    Call it once for a slice.
 
     Parameters
     ----------
@@ -113,14 +115,13 @@ def train(
     Duchi, Hazan and Singer (2011), "Adaptive Subgradient Methods".
     """
     eta, beta, l2, l1 = _numbers(rule, T_end)
-    loop = _binary.train if state.shape[2] == 1 else _softmax.train
-    indptr, indices, values, y, weight = _frozen_rows(rows)
-    return float(
-        loop(
-            *(indptr, indices, values, y, weight, start, stop, state, bias),
-            *(fit_intercept, rule.ftrl, eta, beta, l2, l1),
-        )
-    )
+    binary = state.shape[2] == 1
+    loop = _binary.train if binary else _softmax.train
+    slice_ = (*_frozen_rows(rows), start, stop, state, bias)
+    if fit_intercept:
+        settle = _bias.settle_binary if binary else _bias.settle_softmax
+        settle(*slice_, rule.ftrl, eta, beta)
+    return float(loop(*slice_, fit_intercept, rule.ftrl, eta, beta, l2, l1))
 
 
 def end(rule: Rule, pulled: F32, state: F32, T_end: float, out: F32) -> None:
