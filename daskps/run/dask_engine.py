@@ -23,14 +23,12 @@ from daskps.run import dask_worker
 from daskps.run import events as ev
 from daskps.run.dask_calls import Caller
 from daskps.run.dask_hub import SHARD_PREFIX, DaskpsScheduler, Hub, expel
-from daskps.run.engine import Checkpoints, ControlCall, Engine
+from daskps.run.engine import PING, Checkpoints, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
 from daskps.run.task import mean_metrics
 from daskps.server.layout import ShardRef
 
-PING = 3.0
-"""Seconds in which a shard that is under suspicion must answer."""
 ASK = 30.0
 """Seconds in which the scheduler must answer."""
 PLACINGS = 5
@@ -304,21 +302,14 @@ class DaskEngine(Engine):
         if generation != self.layout.generation or error is None:
             return ev.TaskFailed(token, "stale", error)
         failure = self._failure(token, error)
-        if failure.reason == "lost" and (silent := self._silent()):
+        if failure.reason == "lost" and (silent := self.silent()):
             self.post(failure)
             return silent
         return failure
 
-    def _silent(self) -> ev.WorkerLost | None:
-        """Look which shards answer; expel the worker of the first that does not."""
-        refs = list(self.layout.refs.values())
-        answers = self._call([(r, "ping", {}) for r in refs], PING)
-        for ref, answer in zip(refs, answers, strict=True):
-            if isinstance(answer, ShardLost):
-                # a process that hangs looks alive to Dask, which would put the shard there again
-                self._ask(self._client._run_on_scheduler, expel, ref.address)
-                return ev.WorkerLost(ref.address, self._shards_at(ref.address))
-        return None
+    def _expel(self, address: str) -> None:
+        # a process that hangs looks alive to Dask, which would put the shard there again
+        self._ask(self._client._run_on_scheduler, expel, address)
 
     def _abandon(self, token: int) -> None:
         self._drop(token)

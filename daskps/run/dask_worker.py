@@ -116,7 +116,9 @@ class DaskpsWorker(WorkerPlugin):
             if operation == "ping":
                 return {"status": "OK", "result": host.ping()}
             loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(self._pool, host.operate, operation, message)
+            # a cut that is being written must not stand in the way of pulls
+            pool = self._pool if operation in ("pull", "push") else None
+            result = await loop.run_in_executor(pool, host.operate, operation, message)
         except Exception as error:  # an exception that escapes a handler would be logged and lost
             return refusal(error)
         return {"status": "OK", "result": to_serialize(result)}

@@ -20,10 +20,23 @@ BEAT = 0.5
 """Seconds between ticks when nothing else happens."""
 
 
-def drive(engine: Engine, coordinator: Coordinator, listeners: Sequence[Listener] = ()) -> str:
+def drive(
+    engine: Engine,
+    coordinator: Coordinator,
+    listeners: Sequence[Listener] = (),
+    *,
+    lost: ev.WorkerLost | None = None,
+) -> str:
     """Run until the coordinator ends; return why it did.
 
     The first Ctrl-C ends training at the next common clock, the second one at once.
+
+    Parameters
+    ----------
+    engine, coordinator, listeners
+        Who does, who decides, who is told.
+    lost
+        A loss that took the result of a run that had ended: it goes on from there.
 
     Raises
     ------
@@ -31,17 +44,26 @@ def drive(engine: Engine, coordinator: Coordinator, listeners: Sequence[Listener
         Or whatever else a task raised, if training could not go on.
     """
     with _interrupts(engine):
+        if lost is not None:
+            coordinator.ended = None
+            _take(engine, coordinator, lost, listeners)
         pending: list[ev.Event] = []
         while coordinator.ended is None:
             for event in [ev.Tick(time.monotonic()), *pending]:
-                for action in _tell(coordinator, event, listeners):
-                    if isinstance(action, ev.Fail):
-                        raise action.error
-                    engine.execute(action, coordinator.ledger)
+                _take(engine, coordinator, event, listeners)
             if coordinator.ended is None:
                 arrived = engine.next_event(BEAT)
                 pending = [] if arrived is None else [arrived]
     return coordinator.ended
+
+
+def _take(
+    engine: Engine, coordinator: Coordinator, event: ev.Event, listeners: Sequence[Listener]
+) -> None:
+    for action in _tell(coordinator, event, listeners):
+        if isinstance(action, ev.Fail):
+            raise action.error
+        engine.execute(action, coordinator.ledger)
 
 
 def _tell(

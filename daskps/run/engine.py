@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,8 +30,8 @@ from daskps.server.messages import Stats
 
 logger = logging.getLogger("daskps")
 
-KEPT = 1024
-"""Latest events that are kept for diagnosis."""
+PING = 3.0
+"""Seconds in which a shard that is under suspicion must answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,17 @@ class Engine(ABC):
         """Return what each shard holds and has done."""
         return self._all("stats")
 
+    def silent(self, lost: Collection[int] = ()) -> ev.WorkerLost | None:
+        """Return the first worker whose shard does not answer, apart from the shards in `lost`."""
+        refs = [r for r in self.layout.refs.values() if r.shard not in lost]
+        answers = self._call([(r, "ping", {}) for r in refs], PING)
+        for ref, answer in zip(refs, answers, strict=True):
+            if isinstance(answer, ShardLost):
+                self._expel(ref.address)
+                there = tuple(r.shard for r in refs if r.address == ref.address)
+                return ev.WorkerLost(ref.address, there)
+        return None
+
     def close(self) -> None:
         """Leave nothing behind: no shard, task, thread or cut that is half-written."""
         for writer in list(self._writers.values()):
@@ -179,16 +190,19 @@ class Engine(ABC):
     @abstractmethod
     def _close(self) -> None: ...
 
+    def _expel(self, address: str) -> None:  # noqa: B027  # nothing hangs in one process
+        """Keep a worker that does not answer from getting anything again."""
+
     # -- shared ------------------------------------------------------------------------------
 
     @property
     def _store(self) -> str | None:
         return None if self.checkpoints is None else self.checkpoints.store
 
-    def _all(self, operation: str, **kwargs: Any) -> dict[int, Any]:
+    def _all(self, operation: str, *, within: float | None = None, **kwargs: Any) -> dict[int, Any]:
         refs = self.layout.refs
         calls = [(ref, operation, kwargs) for ref in refs.values()]
-        answers = _raise_first(self._call(calls, self.recovery_timeout))
+        answers = _raise_first(self._call(calls, within or self.recovery_timeout))
         return dict(zip(refs, answers, strict=True))
 
     def _failure(self, token: int, error: BaseException) -> ev.TaskFailed:
@@ -200,7 +214,7 @@ class Engine(ABC):
     def _freeze(self, cut: str, clocks: ev.Clocks, ledger: dict[str, Any]) -> None:
         assert self.checkpoints is not None
         try:
-            frozen = self._all("freeze", cut=cut)
+            frozen = self._all("freeze", within=self.plan.call_timeout, cut=cut)
         except (ShardLost, StaleLayout, TimeoutError) as error:
             self.post(ev.CutFailed(cut, error))
             return
@@ -250,6 +264,8 @@ class Engine(ABC):
         lost = set(action.shards)
         cuts = self._usable_cuts(action.clocks)
         while time.monotonic() - start < self.recovery_timeout:
+            while hung := self.silent(lost):  # news of them comes late or never
+                lost |= set(hung.shards)
             try:
                 again, clocks = self._stand_up(lost, action, cuts[0])
             except CheckpointError as error:

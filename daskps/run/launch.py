@@ -13,7 +13,7 @@ from dask.utils import parse_timedelta
 from numpy.typing import NDArray
 
 from daskps.data import Dataset
-from daskps.errors import CheckpointError
+from daskps.errors import CheckpointError, ShardLost
 from daskps.run import checkpoint
 from daskps.run.coordinator import Coordinator, Policy, staleness_of
 from daskps.run.driver import Listener, drive
@@ -110,9 +110,16 @@ def run_training(
         engine.start(cut, clocks, start)
         policy = _policy(options, plan, engine.n_shards, staleness, held_out is not None)
         coordinator = Coordinator.start(policy, clocks if manifest else None, ledger)
-        reason = drive(engine, coordinator, options.listeners)
-        values = {t.name: engine.values(t.name) for t in spec.tables}
-        state = engine.state() if keep_state else None
+        lost = None
+        while True:
+            reason = drive(engine, coordinator, options.listeners, lost=lost)
+            try:
+                values = {t.name: engine.values(t.name) for t in spec.tables}
+                state = engine.state() if keep_state else None
+                break
+            except ShardLost:  # the result is lost with it: go back to a cut, or begin again
+                if (lost := engine.silent()) is None:
+                    raise
     finally:
         engine.close()
     return Outcome(reason, coordinator.min_clock, values, coordinator.ledger, state)
