@@ -7,6 +7,7 @@ ends. It has no clock, thread, socket or sleep of its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from daskps.errors import NonFinitePush, RunFailed, RunTimeout
@@ -35,6 +36,8 @@ class Policy:
     """... for so many passes in a row."""
     max_attempts: int = 3
     """How often one (partition, clock) may fail by an error of its own."""
+    max_refusals: int = 50
+    """How often it may fail because shards or the layout were others than it was told."""
     max_recoveries: int = 10
     """Losses in a row, without a finished clock between them, that are survived."""
     lease: float = 30.0
@@ -71,14 +74,23 @@ class Coordinator:
     ended: str | None = None
     _busy: str | None = None
     """What keeps tasks from starting: ``freezing``, ``evaluating`` or ``recovering``."""
+    _unsure: set[int] = field(default_factory=set)
+    """Partitions whose task ended without success: some shards may have counted its push, so it
+    must be done again before a cut, and before the end."""
     _want_cut: bool = False
     _want_evaluation: bool = False
     _writing: str | None = None
     _last_cut: tuple[str | None, int, float] = (None, 0, 0.0)
-    _published: bool = False
+    _safe: int | None = None
+    """min_clock of the newest published cut."""
+    _down: set[int] = field(default_factory=set)
+    """Shards that were lost since all stood the last time."""
+    _rolling: bool = False
+    """Whether a recovery that takes everybody back has not been answered."""
     _pass: int = 0
     _tokens: int = 0
-    _failures: dict[tuple[int, int], int] = field(default_factory=dict)
+    _failures: dict[tuple[int, int, bool], int] = field(default_factory=dict)
+    """(partition, clock, by an error of its own) -> times."""
     _recoveries: int = 0
     _recovery: int = 0
     _progress: float = 0.0
@@ -93,7 +105,9 @@ class Coordinator:
         self = cls(policy, start, ledger or Ledger(policy.clocks_per_pass), target=policy.n_clocks)
         self._pass = self.min_clock // policy.clocks_per_pass
         self._last_cut = (None, self.min_clock, 0.0)
-        self._published = clocks is not None
+        self._safe = self.min_clock if clocks is not None else None
+        if self.min_clock == self._pass * policy.clocks_per_pass:
+            self._judge()  # a run that had stalled is over
         return self
 
     @property
@@ -143,16 +157,21 @@ class Coordinator:
         # a cut that is due while the one before is being written waits, and training goes on
         cut_now = self._want_cut and (self._writing is None or self.min_clock >= self.target)
         if cut_now or self._want_evaluation:
-            return [] if self.running else self._quiet(cut_now)
+            again = self._admit(self._unsure)
+            return again if again or self.running else self._quiet()
         if self.min_clock >= self.target:
             return [] if self.running or self._writing else self._finish()
         return self._admit()
 
-    def _admit(self) -> list[ev.Action]:
+    def _admit(self, only: Container[int] | None = None) -> list[ev.Action]:
         low, busy = self.min_clock, {r.partition for r in self.running.values()}
         # laggards first, so that the barrier or the staleness bound opens soonest
         ready = sorted((c, p) for p, c in self.clocks.items() if p not in busy and c < self.target)
-        return [self._launch(p, c) for c, p in ready if c - low <= self.policy.staleness]
+        return [
+            self._launch(p, c)
+            for c, p in ready
+            if c - low <= self.policy.staleness and (only is None or p in only)
+        ]
 
     def _launch(self, partition: int, clock: int, copy_of: int | None = None) -> ev.Launch:
         if not self.running:
@@ -161,16 +180,17 @@ class Coordinator:
         self.running[self._tokens] = _Running(partition, clock)
         return ev.Launch(self._tokens, partition, clock, copy_of)
 
-    def _quiet(self, cut_now: bool) -> list[ev.Action]:
-        """Nothing runs: take the cut or the evaluation that waited for it."""
-        if cut_now:
-            if self._writing:
-                return []
-            self._want_cut, self._busy = False, "freezing"
-            self._writing = f"cut-{self.min_clock:08d}"
-            return [ev.FreezeCut(self._writing, dict(self.clocks))]
-        self._busy = "evaluating"
-        return [ev.Evaluate(self.min_clock)]
+    def _quiet(self) -> list[ev.Action]:
+        """Nothing runs: take the evaluation or the cut that waited for it."""
+        if self._want_evaluation:
+            # before the cut, which then holds its outcome: a resumed run stops where this one does
+            self._busy = "evaluating"
+            return [ev.Evaluate(self.min_clock)]
+        if self._writing:
+            return []
+        self._want_cut, self._busy = False, "freezing"
+        self._writing = f"cut-{self.min_clock:08d}"
+        return [ev.FreezeCut(self._writing, dict(self.clocks))]
 
     def _finish(self) -> list[ev.Action]:
         self.ended = self._stop or "max_iter"
@@ -187,6 +207,7 @@ class Coordinator:
         if run is None or run.clock != self.clocks[run.partition]:
             return []  # abandoned, or the copy of a task that is done: counted by the winner
         before = self.min_clock
+        self._unsure.discard(run.partition)
         self.clocks[run.partition] = run.clock + 1
         self._progress = self.now
         self.ledger.add(run.clock, run.partition, run.clock - before, event.metrics, self.now)
@@ -199,15 +220,23 @@ class Coordinator:
 
     def _failed(self, event: ev.TaskFailed) -> list[ev.Action]:
         run = self.running.pop(event.token, None)
-        if run is None or event.reason != "error":
-            return []  # admitted again as soon as nothing stands against it
-        key = (run.partition, run.clock)
+        if run is None or run.clock != self.clocks[run.partition]:
+            return []
+        self._unsure.add(run.partition)
+        for twin in self.running.values():
+            twin.copied &= twin.partition != run.partition  # it may need another copy
+        # admitted again as soon as nothing stands against it
+        own = event.reason == "error"
+        key = (run.partition, run.clock, own)
         self._failures[key] = self._failures.get(key, 0) + 1
         final = isinstance(event.error, NonFinitePush)
-        if final or self._failures[key] >= self.policy.max_attempts:
-            assert event.error is not None, event
-            return self._fail(event.error)
-        return []
+        bound = self.policy.max_attempts if own else self.policy.max_refusals
+        if not final and self._failures[key] < bound:
+            return []
+        why = (
+            f"(partition, clock) {key[:2]} failed {bound} times, the reason being {event.reason!r}."
+        )
+        return self._fail(event.error or RunFailed(why))
 
     def _clock_over(self) -> None:
         """Decide what the clock that every partition has now finished brings about."""
@@ -219,28 +248,31 @@ class Coordinator:
             self._pass = self.min_clock // self.policy.clocks_per_pass
             self._want_evaluation |= self.policy.evaluate
             if not self.policy.evaluate:
-                self._judge(self.ledger.pass_loss(self._pass - 1))
+                self._judge()
 
-    def _judge(self, loss: float) -> None:
-        if self.policy.tol is None or not self.ledger.stalled(
-            loss, self.policy.tol, self.policy.n_iter_no_change
-        ):
-            return
-        self._stop_soon("tol")
+    def _judge(self) -> None:
+        tol, patience = self.policy.tol, self.policy.n_iter_no_change
+        if tol is not None and self.ledger.stalled(tol, patience):
+            self._stop_soon("tol")
 
     def _stop_soon(self, reason: str) -> list[ev.Action]:
         """End at the first clock that is common to everybody."""
         if self._stop is None:
-            ahead = max([*self.clocks.values(), *(r.clock + 1 for r in self.running.values())])
+            begun = self._unsure.union(r.partition for r in self.running.values())
+            ahead = max(c + (p in begun) for p, c in self.clocks.items())
             self._stop, self.target = reason, min(self.target, ahead)
+        elif self._stop == "tol":
+            self._stop = reason  # which a roll-back does not take back
         return []
 
     def _tick(self, now: float) -> list[ev.Action]:
         self.now = now
         if self._progress == 0.0:
             self._progress, self._last_cut = now, (*self._last_cut[:2], now)
+            self.ledger.go_on(now)
         seconds = self.policy.checkpoint_seconds
-        if seconds and now - self._last_cut[2] >= seconds and self._behind_cut():
+        due = seconds and self._writing is None and now - self._last_cut[2] >= seconds
+        if due and self._behind_cut():
             self._want_cut = True
         if not self.running or now - self._progress < self.policy.lease:
             return []
@@ -271,13 +303,15 @@ class Coordinator:
         return self.policy.keeps_cuts and self.min_clock > self._last_cut[1]
 
     def _cut_event(self, event: ev.CutFrozen | ev.CutPublished | ev.CutFailed) -> list[ev.Action]:
+        if isinstance(event, ev.CutPublished):
+            self._note_published(event.clocks)
         if event.cut != self._writing:
             return []
         match event:
             case ev.CutFrozen(cut):
                 self._busy, self._last_cut = None, (cut, self.min_clock, self.now)
             case ev.CutPublished():
-                self._writing, self._published = None, True
+                self._writing = None
             case ev.CutFailed():
                 # training goes on: the cut before stays the one to go back to
                 self._last_cut = (event.cut, self.min_clock, self.now)
@@ -285,12 +319,19 @@ class Coordinator:
                 self._busy = None if self._busy == "freezing" else self._busy
         return []
 
+    def _note_published(self, clocks: ev.Clocks) -> None:
+        # also one that a loss overtook on its way here: unless the run went back behind it
+        if all(c <= self.clocks[p] for p, c in clocks.items()):
+            self._safe = min(clocks.values())
+            cut, clock, when = self._last_cut
+            self._last_cut = (cut, max(clock, self._safe), when)
+
     def _evaluated(self, clock: int, loss: float) -> list[ev.Action]:
         if self._busy != "evaluating":
             return []  # a loss came between: the state that was evaluated may be gone
         self._busy, self._want_evaluation = None, False
         self.ledger.evaluated(clock, loss)
-        self._judge(loss)
+        self._judge()
         return []
 
     def _lost(self, shards: tuple[int, ...]) -> list[ev.Action]:
@@ -303,29 +344,37 @@ class Coordinator:
                     "see why workers die (memory, pre-emption)."
                 )
             )
+        if self._writing:  # nobody will publish it
+            self._last_cut = (None, self._safe or 0, self.now)
         self._busy, self._writing, self._progress = "recovering", None, self.now
         # BSP replays, so that the result stays that of the calm run; without a cut there is
         # nothing to load a part from
-        everything = len(shards) >= self.policy.n_shards
-        rollback = self.policy.staleness == 0 or not self._published or everything
-        dropped: list[ev.Action] = []
-        if rollback:
-            dropped = [ev.Abandon(t) for t in self.running]
-            self.running.clear()
+        self._down |= set(shards)
+        everything = len(self._down) >= self.policy.n_shards
+        self._rolling |= self.policy.staleness == 0 or self._safe is None or everything
+        # what still runs would be refused as stale; and its success could be old news by then
+        dropped: list[ev.Action] = [ev.Abandon(t) for t in self.running]
+        self._unsure |= {r.partition for r in self.running.values()}
+        self.running.clear()
         self._recovery += 1
-        return [*dropped, ev.Recover(self._recovery, shards, rollback, dict(self.clocks))]
+        clocks = dict(self.clocks)
+        return [*dropped, ev.Recover(self._recovery, shards, self._rolling, clocks)]
 
     def _recovered(self, event: ev.Recovered) -> list[ev.Action]:
         if event.number != self._recovery:
             return []  # another loss came meanwhile; its recovery counts
-        self._busy, self._progress = None, self.now
+        if self._rolling:
+            self._unsure.clear()
+        self._busy, self._progress, self._rolling = None, self.now, False
+        self._down.clear()
         self.ledger.recovered(self.min_clock, event.seconds)
         if dict(event.clocks) != self.clocks:
             self.clocks = dict(event.clocks)
+            self._unsure.clear()
             self.ledger.rewind(self.clocks)
             self._pass = self.min_clock // self.policy.clocks_per_pass
             self._want_cut = self._want_evaluation = False
-            self._published = event.cut is not None
+            self._safe = None if event.cut is None else self.min_clock
             if self._stop == "tol":
                 self._stop, self.target = None, self.policy.n_clocks
         self._last_cut = (event.cut, min(self._last_cut[1], self.min_clock), self.now)
