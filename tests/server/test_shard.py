@@ -37,6 +37,11 @@ def delta(partition: int, clock: int) -> np.ndarray:
     return rng.integers(-1000, 1000, (ROWS, 1, 1))
 
 
+def total(partitions: int, clocks: int) -> np.ndarray:
+    pushes = [delta(p, c) for p in range(partitions) for c in range(clocks)]
+    return np.asarray(np.sum(pushes, axis=0)[:, 0])
+
+
 def table(shard: Shard) -> np.ndarray:
     """Return the table of a shard that holds all of it, in slot order."""
     return np.concatenate(shard.values(shard.spec.tables[0].name)[1])
@@ -49,7 +54,8 @@ def test_each_push_counts_once_under_resends_and_reordering(
     staleness: float, choices: list[int]
 ) -> None:
     shard = alone(counters(P, staleness, ROWS))
-    clocks, sent = [0] * P, []
+    clocks = [0] * P
+    sent: list[Push] = []
 
     def send(msg: Push, *, again: bool) -> None:
         # the caller reuses its buffers at once; a message that is sent again was kept elsewhere
@@ -67,8 +73,7 @@ def test_each_push_counts_once_under_resends_and_reordering(
             clocks[p] += 1
             send(sent[-1], again=False)
     assert clocks == [CLOCKS] * P
-    expected = sum(delta(p, c) for p in range(P) for c in range(CLOCKS))
-    np.testing.assert_array_equal(table(shard), expected[:, 0])
+    np.testing.assert_array_equal(table(shard), total(P, CLOCKS))
     stats = shard.stats()
     assert stats.pushes == len(sent) == P * CLOCKS
     assert stats.clocks == dict.fromkeys(range(P), CLOCKS)
@@ -90,8 +95,7 @@ def test_each_push_counts_once_from_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    expected = sum(delta(p, c) for p in range(4) for c in range(50))
-    np.testing.assert_array_equal(table(shard), expected[:, 0])
+    np.testing.assert_array_equal(table(shard), total(4, 50))
 
 
 @pytest.mark.parametrize(

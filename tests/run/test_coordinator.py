@@ -1,0 +1,315 @@
+"""Coordinator: whatever happens, the bound holds, everything is done once, and the run ends."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from world import World, calm, policy
+
+from daskps.errors import NonFinitePush, RunFailed, RunTimeout
+from daskps.run import events as ev
+from daskps.run.coordinator import Coordinator, Policy, staleness_of
+
+POLICIES = st.builds(
+    Policy,
+    n_partitions=st.integers(1, 3),
+    n_shards=st.integers(1, 3),
+    n_clocks=st.integers(1, 6),
+    clocks_per_pass=st.integers(1, 3),
+    staleness=st.sampled_from([0, 1, 2, math.inf]),
+    checkpoint_clocks=st.sampled_from([None, 1, 2]),
+    checkpoint_seconds=st.sampled_from([None, 20.0]),
+    evaluate=st.booleans(),
+    tol=st.sampled_from([None, 0.01]),
+)
+
+
+@settings(max_examples=300)
+@given(POLICIES, st.lists(st.integers(0, 16 * 24 - 1), min_size=60, max_size=240))
+def test_any_run_ends_with_everything_done_once(policy: Policy, choices: list[int]) -> None:
+    world = World(policy)
+    for choice in choices:
+        world.step(choice)
+    world.drain()
+    coordinator = world.coordinator
+    assert coordinator.ended in ("max_iter", "tol", "interrupted"), world.failed
+    if coordinator.ended == "max_iter":
+        assert coordinator.min_clock == policy.n_clocks
+    for shard in world.shards:
+        if shard.alive and not shard.partial:
+            assert shard.counted == {p: set(range(c)) for p, c in coordinator.clocks.items()}
+    assert not (policy.staleness == 0 and any(s.partial for s in world.shards))
+
+
+@pytest.mark.parametrize("staleness", [0, 1, math.inf])
+@pytest.mark.parametrize("losing", ["before", "freezing", "writing", "published"])
+def test_the_last_state_is_checkpointed_in_spite_of_a_loss(staleness: float, losing: str) -> None:
+    """A loss while the final cut is taken must not leave the run without it."""
+    world = World(policy(staleness=staleness, checkpoint_clocks=2, n_clocks=4))
+    lost = False
+    for _ in range(500):
+        if world.coordinator.ended:
+            break
+        cut = isinstance(world.actions[-1], ev.FreezeCut) and world.actions[-1].cut[-1] == "4"
+        now = {
+            "before": world.coordinator.min_clock == 3,
+            "freezing": cut and world.coordinator._busy == "freezing",
+            "writing": world.writing is not None and cut,
+            "published": "cut-00000004" in world.published,
+        }[losing]
+        if now and not lost:
+            world.lose((0,))
+            lost = True
+        world.deliver()
+        if not world.events:
+            world.advance(0)
+            if losing != "writing" or lost or not cut:
+                world.write(ok=True)
+    assert lost
+    assert world.coordinator.ended == "max_iter"
+    assert world.published["cut-00000004"].clocks == dict.fromkeys(range(3), 4)
+
+
+def launched(actions: list[ev.Action]) -> list[tuple[int, int]]:
+    return [(a.partition, a.clock) for a in actions if isinstance(a, ev.Launch)]
+
+
+def finish(coordinator: Coordinator, partition: int, loss: float = 1.0) -> list[ev.Action]:
+    token = next(t for t, r in coordinator.running.items() if r.partition == partition)
+    return coordinator.handle(ev.TaskDone(token, {"loss": loss, "samples": 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("staleness", "reached"),
+    [
+        pytest.param(0, 1, id="bsp"),
+        pytest.param(2, 3, id="ssp"),
+        pytest.param(math.inf, 9, id="asp"),
+    ],
+)
+def test_a_fast_partition_runs_ahead_as_far_as_allowed(staleness: float, reached: int) -> None:
+    coordinator = Coordinator.start(policy(staleness=staleness, n_clocks=9))
+    assert launched(coordinator.handle(ev.Tick(1.0))) == [(0, 0), (1, 0), (2, 0)]
+    while any(r.partition == 0 for r in coordinator.running.values()):
+        finish(coordinator, 0)
+    assert coordinator.clocks == {0: reached, 1: 0, 2: 0}
+
+
+def test_laggards_start_first() -> None:
+    coordinator = Coordinator.start(policy(staleness=2), {0: 2, 1: 0, 2: 1})
+    assert launched(coordinator.handle(ev.Tick(1.0))) == [(1, 0), (2, 1), (0, 2)]
+
+
+@pytest.mark.parametrize("settings", [{}, {"staleness": 2}, {"checkpoint_clocks": 3}])
+def test_cuts_come_in_time_and_at_the_end(settings: dict[str, Any]) -> None:
+    world = calm(n_clocks=7, **settings)
+    cuts = [a.clocks for a in world.actions if isinstance(a, ev.FreezeCut)]
+    clocks = [3, 6, 7] if "checkpoint_clocks" in settings else []
+    assert [min(c.values()) for c in cuts] == clocks
+    assert isinstance(world.actions[-1], ev.Finish)
+
+
+def test_cuts_by_seconds() -> None:
+    world = World(policy(n_partitions=1, checkpoint_seconds=10.0, n_clocks=30))
+    while world.coordinator.ended is None:
+        world.tell(ev.Tick(world.later(1.0)))
+        world.deliver()
+        world.advance(0)
+        world.write(ok=True)
+    cuts = [a for a in world.actions if isinstance(a, ev.FreezeCut)]
+    assert len(cuts) == pytest.approx(world.now / 10.0, abs=2)
+
+
+def test_a_silent_task_gets_one_copy_and_the_first_to_finish_wins() -> None:
+    coordinator = Coordinator.start(policy(n_partitions=2, lease=30.0))
+    coordinator.handle(ev.Tick(1.0))
+    finish(coordinator, 0)
+    assert coordinator.handle(ev.Tick(30.0)) == []
+    (copy,) = coordinator.handle(ev.Tick(31.0))
+    assert isinstance(copy, ev.Launch)
+    assert (copy.partition, copy.clock, copy.copy_of) == (1, 0, 2)
+    assert coordinator.handle(ev.Tick(32.0)) == []
+    actions = coordinator.handle(ev.TaskDone(copy.token, {"loss": 1.0, "samples": 1.0}))
+    assert actions[0] == ev.Abandon(2)
+    assert coordinator.handle(ev.TaskDone(2, {"loss": 9.0, "samples": 9.0})) == []
+    assert coordinator.ledger.parts[0][1]["loss"] == 1.0
+
+
+def test_a_copy_that_fails_is_followed_by_another() -> None:
+    coordinator = Coordinator.start(policy(n_partitions=1, lease=30.0))
+    coordinator.handle(ev.Tick(1.0))
+    (copy,) = coordinator.handle(ev.Tick(31.0))
+    assert isinstance(copy, ev.Launch)
+    assert coordinator.handle(ev.TaskFailed(copy.token, "lost")) == []
+    (again,) = coordinator.handle(ev.Tick(32.0))
+    assert isinstance(again, ev.Launch)
+    assert again.copy_of == 1
+
+
+def test_lasting_silence_ends_the_run_and_says_what_was_waited_for() -> None:
+    coordinator = Coordinator.start(policy(n_partitions=2, lease=30.0, patience=100.0))
+    for now in (1.0, 31.0, 61.0, 99.0):
+        assert not any(isinstance(a, ev.Fail) for a in coordinator.handle(ev.Tick(now)))
+    (fail,) = coordinator.handle(ev.Tick(101.0))
+    assert isinstance(fail, ev.Fail)
+    assert isinstance(fail.error, RunTimeout)
+    assert "for 100 s" in str(fail.error)
+    assert "[(0, 0), (1, 0)]" in str(fail.error)
+
+
+def test_a_request_to_stop_ends_at_a_common_clock() -> None:
+    world = World(policy(staleness=3, n_clocks=50, checkpoint_clocks=10))
+    for choice in [0, 5, 5, 5, 5, 5, 0, 5, 5, 5, 5, 5, 0]:  # partition 0 runs ahead
+        world.step(choice)
+    ahead = max(r.clock + 1 for r in world.coordinator.running.values())
+    world.tell(ev.StopRequested("interrupted"))
+    world.tell(ev.StopRequested("again"))
+    world.drain()
+    assert world.coordinator.ended == "interrupted"
+    assert world.coordinator.min_clock == ahead < 50
+    assert max(world.published) == f"cut-{ahead:08d}"
+
+
+def test_the_user_stops_a_run_that_also_stalls_and_rolls_back() -> None:
+    coordinator = Coordinator.start(
+        policy(n_partitions=1, n_clocks=9, tol=0.1, n_shards=1, checkpoint_clocks=50)
+    )
+    coordinator.handle(ev.Tick(1.0))
+    for _ in range(3):
+        finish(coordinator, 0)  # two passes without gain
+    coordinator.handle(ev.StopRequested("interrupted"))
+    recover = coordinator.handle(ev.WorkerLost("w", (0,)))[-1]
+    assert isinstance(recover, ev.Recover)
+    coordinator.handle(ev.Recovered(recover.number, {0: 0}, None))
+    for _ in range(3):
+        (cut,) = finish(coordinator, 0)[-1:]
+    assert isinstance(cut, ev.FreezeCut)
+    coordinator.handle(ev.CutFailed(cut.cut, OSError()))
+    assert (coordinator.ended, coordinator.min_clock) == ("interrupted", 3)
+
+
+@pytest.mark.parametrize("evaluate", [False, True])
+@pytest.mark.parametrize(
+    ("losses", "passes"),
+    [
+        pytest.param([5, 4, 3, 2, 1], 5, id="always better"),
+        pytest.param([5, 4, 4, 4, 1], 4, id="two passes without gain"),
+        pytest.param([5, 4, 4, 3, 1], 5, id="better again"),
+        pytest.param([5, 5.05, 4.95, 1, 1], 3, id="gains below tol"),
+    ],
+)
+def test_training_stops_when_the_loss_stalls(
+    losses: list[float], passes: int, evaluate: bool
+) -> None:
+    coordinator = Coordinator.start(
+        policy(n_partitions=1, n_clocks=10, clocks_per_pass=2, tol=0.1, evaluate=evaluate)
+    )
+    actions = coordinator.handle(ev.Tick(1.0))
+    for loss in losses:
+        for _ in range(2):
+            if coordinator.ended is None:
+                actions = finish(coordinator, 0, loss)
+        if actions and isinstance(actions[-1], ev.Evaluate):
+            assert coordinator.running == {}
+            actions = coordinator.handle(ev.Evaluated(actions[-1].clock, {"loss": loss}))
+    assert coordinator.ended == ("tol" if passes < 5 else "max_iter")
+    assert coordinator.min_clock == 2 * passes
+
+
+def test_a_task_may_fail_so_often_and_then_its_error_ends_the_run() -> None:
+    coordinator = Coordinator.start(policy(n_partitions=1, max_attempts=3))
+    coordinator.handle(ev.Tick(1.0))
+    error = ZeroDivisionError("mine")
+    for token in (1, 2):
+        (again,) = coordinator.handle(ev.TaskFailed(token, "error", error))
+        assert again == ev.Launch(token + 1, 0, 0)
+    for token in (3, 4, 5):  # not its own fault: does not count
+        assert len(coordinator.handle(ev.TaskFailed(token, "stale"))) == 1
+    assert coordinator.handle(ev.TaskFailed(6, "error", error)) == [ev.Fail(error)]
+    assert coordinator.handle(ev.Tick(2.0)) == []
+
+
+def test_a_non_finite_push_ends_the_run_at_once() -> None:
+    coordinator = Coordinator.start(policy())
+    coordinator.handle(ev.Tick(1.0))
+    error = NonFinitePush("w")
+    assert coordinator.handle(ev.TaskFailed(1, "error", error)) == [ev.Fail(error)]
+
+
+def test_losses_in_a_row_are_bounded_and_a_finished_clock_forgives_them() -> None:
+    world = World(policy(max_recoveries=2, n_clocks=3))
+    for _ in range(2):
+        for _ in range(2):
+            world.lose((0,))
+            world.deliver()
+            world.deliver()
+        before = world.coordinator.min_clock
+        while world.coordinator.min_clock == before:
+            world.deliver()
+            world.advance(0)
+    for _ in range(3):
+        world.lose((0,))
+        world.deliver()
+        world.deliver()
+    assert isinstance(world.failed, RunFailed)
+    assert "3 losses of shards" in str(world.failed)
+
+
+@pytest.mark.parametrize("staleness", [0, 1, math.inf])
+@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("shards", [(0,), (0, 1)])
+def test_what_goes_back_after_a_loss(
+    staleness: float, published: bool, shards: tuple[int, ...]
+) -> None:
+    start = dict.fromkeys(range(3), 0) if published else None
+    coordinator = Coordinator.start(policy(staleness=staleness), start)
+    coordinator.handle(ev.Tick(1.0))
+    (*abandoned, recover) = coordinator.handle(ev.WorkerLost("w", shards))
+    assert isinstance(recover, ev.Recover)
+    assert recover.shards == shards
+    # BSP, nothing to load from, nobody left: all go back; else only the lost ones
+    assert recover.rollback is (staleness == 0 or not published or len(shards) == 2)
+    assert abandoned == [ev.Abandon(t) for t in (1, 2, 3)]
+    assert coordinator.running == {}
+
+
+def test_a_worker_without_shards_changes_nothing() -> None:
+    coordinator = Coordinator.start(policy())
+    coordinator.handle(ev.Tick(1.0))
+    assert coordinator.handle(ev.WorkerLost("w")) == []
+    assert coordinator.handle(ev.WorkerJoined("v")) == []
+
+
+def test_a_recovery_that_fails_ends_the_run() -> None:
+    coordinator = Coordinator.start(policy())
+    coordinator.handle(ev.WorkerLost("w", (0,)))
+    error = RunFailed("no worker")
+    assert coordinator.handle(ev.RecoveryFailed(error)) == [ev.Fail(error)]
+
+
+def test_a_resumed_run_goes_on_where_the_cut_was() -> None:
+    world = World(policy(n_clocks=4, checkpoint_clocks=2), start=dict.fromkeys(range(3), 3))
+    world.drain()
+    clocks = [a.clock for a in world.actions if isinstance(a, ev.Launch)]
+    assert clocks == [3, 3, 3]
+    finished = World(policy(n_clocks=4), start=dict.fromkeys(range(3), 4))
+    assert finished.actions == [ev.Finish("max_iter")]
+
+
+@pytest.mark.parametrize(
+    ("consistency", "staleness", "bound"), [("bsp", 2, 0), ("ssp", 2, 2), ("asp", 2, math.inf)]
+)
+def test_consistency_names(consistency: str, staleness: int, bound: float) -> None:
+    assert staleness_of(consistency, staleness) == bound
+
+
+@pytest.mark.parametrize(
+    ("consistency", "staleness", "message"), [("sync", 1, "'sync'"), ("ssp", 0, "staleness=0")]
+)
+def test_wrong_consistency_is_refused(consistency: str, staleness: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        staleness_of(consistency, staleness)
