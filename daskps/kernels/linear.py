@@ -26,6 +26,9 @@ F32 = NDArray[np.float32]
 
 STATE_FIELDS = _state.N_FIELDS
 _EMPTY = np.empty(0, np.float32)
+_PARTITIONS_A_CLOCK = 4
+# Smaller slices say too little about the intercept, and dense rows about their response.
+_MIN_SLICE = 512
 
 
 class Rule(NamedTuple):
@@ -116,12 +119,12 @@ def train(
     """
     eta, beta, l2, l1 = _numbers(rule, T_end)
     binary = state.shape[2] == 1
-    loop = _binary.train if binary else _softmax.train
-    slice_ = (*_frozen_rows(rows), start, stop, state, bias)
+    loop: Any = _binary.train if binary else _softmax.train
+    arrays = (*_frozen_rows(rows), start, stop, state, bias)
     if fit_intercept:
-        settle = _bias.settle_binary if binary else _bias.settle_softmax
-        settle(*slice_, rule.ftrl, eta, beta)
-    return float(loop(*slice_, fit_intercept, rule.ftrl, eta, beta, l2, l1))
+        settle: Any = _bias.settle_binary if binary else _bias.settle_softmax
+        settle(*arrays, rule.ftrl, eta, beta)
+    return float(loop(*arrays, fit_intercept, rule.ftrl, eta, beta, l2, l1))
 
 
 def end(rule: Rule, pulled: F32, state: F32, T_end: float, out: F32) -> None:
@@ -159,6 +162,23 @@ def log_loss(scores: F32, y: F32 | NDArray[np.int32], weight: F32 | None = None)
     return float(loop(_frozen(scores), _frozen(y), _frozen(_EMPTY if weight is None else weight)))
 
 
+def rows_per_clock(partition_rows: int, n_concurrent: int) -> int:
+    """Return the largest slice of a partition that the merge tolerates.
+
+    Depends on the shape of the run alone, so that results do. A pass is one clock for up to 4
+    concurrent partitions and one more for every 4 others: measured, see merging.md.
+
+    Parameters
+    ----------
+    partition_rows
+        Rows of the largest partition, >= 1.
+    n_concurrent
+        Partitions that work on one snapshot at a time, >= 1; in BSP all of them.
+    """
+    clocks = -(-n_concurrent // _PARTITIONS_A_CLOCK)
+    return max(min(partition_rows, _MIN_SLICE), -(-partition_rows // clocks))
+
+
 def warm_up(width: int, *, has_values: bool) -> None:
     """Compile, or load from numba's cache, everything that a fit of this kind calls."""
     rule = Rule(ftrl=True, eta=0.1, beta=1.0)
@@ -166,7 +186,7 @@ def warm_up(width: int, *, has_values: bool) -> None:
     state, bias = np.zeros((2, 1, STATE_FIELDS, width), np.float32)
     y: NDArray[Any] = np.zeros(1, np.float32 if width == 1 else np.int32)
     x = np.ones(1, np.float32) if has_values else None
-    rows = Rows(np.array([0, 1]), np.zeros(1, np.uint32), x, y, None)
+    rows = Rows(np.array([0, 1], np.int64), np.zeros(1, np.uint32), x, y, None)
     begin(rule, pulled, 0.0, state)
     train(rule, rows, 0, 1, state, bias, 0.0)
     end(rule, pulled, state, 0.0, np.empty((1, 3, width), np.float32))

@@ -170,3 +170,36 @@ def test_warm_up_leaves_nothing_to_compile() -> None:
     before = len(linear._binary.train.signatures)
     run(RULES[0].values[0], make_rows(1, values=False, weight=False), 1, [0, N_ROWS])
     assert len(linear._binary.train.signatures) == before
+
+
+def test_response_is_half_the_geometric_mean_of_a_key_s_and_its_row_s() -> None:
+    rule = Rule(False, 0.1, 1.0)
+    rows = Rows(
+        np.array([0, 2]), np.array([0, 1], "u4"), np.array([1, 2], "f4"), np.ones(1, "f4"), None
+    )
+    state, bias = np.zeros((2, STATE_FIELDS, 1), "f4"), np.zeros((1, STATE_FIELDS, 1), "f4")
+    linear.train(rule, rows, 0, 1, state, bias, 1.0)
+    x = np.array([1.0, 2.0, 1.0])  # the last one is the intercept
+    own = x**2 * 0.1 / (1 + 0.5 * x)  # g = -x / 2
+    expected = 0.5 * 0.25 * np.sqrt(own * own.sum())
+    np.testing.assert_allclose([*state[:, 3, 0], bias[0, 3, 0]], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_rows_of_weight_zero_change_nothing(width: int) -> None:
+    rows = make_rows(width)._replace(weight=np.zeros(N_ROWS, "f4"))
+    state = np.zeros((N_KEYS, STATE_FIELDS, width), "f4")
+    bias = np.zeros((1, STATE_FIELDS, width), "f4")
+    assert linear.train(RULES[0].values[0], rows, 0, N_ROWS, state, bias, 1.0) == 0
+    assert not state.any()
+    assert not bias.any()
+
+
+@pytest.mark.parametrize(
+    ("partition_rows", "n_concurrent", "expected"),
+    [(500_000, 2, 500_000), (125_000, 8, 62_500), (31_250, 32, 3907), (1000, 64, 512), (7, 9, 7)],
+)
+def test_slices_shrink_with_the_partitions_that_work_at_once(
+    partition_rows: int, n_concurrent: int, expected: int
+) -> None:
+    assert linear.rows_per_clock(partition_rows, n_concurrent) == expected
