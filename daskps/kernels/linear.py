@@ -92,6 +92,7 @@ def train(
     T_end: float,
     *,
     fit_intercept: bool = True,
+    settle_intercept: bool = True,
 ) -> float:
     """Take one local pass over rows [start, stop), after solving for the intercept on their head.
 
@@ -106,6 +107,8 @@ def train(
         Working state of the intercept, shape (1, `STATE_FIELDS`, width), updated in place.
     T_end
         As in `begin`.
+    settle_intercept
+        False leaves the intercept to its own steps; other partitions must then not be at work.
 
     Returns
     -------
@@ -121,7 +124,7 @@ def train(
     binary = state.shape[2] == 1
     loop: Any = _binary.train if binary else _softmax.train
     arrays = (*_frozen_rows(rows), start, stop, state, bias)
-    if fit_intercept:
+    if fit_intercept and settle_intercept:
         settle: Any = _bias.settle_binary if binary else _bias.settle_softmax
         settle(*arrays, rule.ftrl, eta, beta)
     return float(loop(*arrays, fit_intercept, rule.ftrl, eta, beta, l2, l1))
