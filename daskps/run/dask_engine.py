@@ -279,8 +279,18 @@ class DaskEngine(Engine):
         future, _ = self._tasks[token]
         running = self._ask(self._scheduler.processing, workers=None)
         busy = {w for w, keys in running.items() if future.key in keys}
+        for worker in busy:
+            if not self._answers(worker):  # it would also keep others waiting for data that it has
+                self._expel(worker)
         others = [w for w in running if w not in busy]
         return {"workers": others, "allow_other_workers": True} if others and busy else {}
+
+    def _answers(self, address: str) -> bool:
+        try:
+            self._client.sync(self._rpc(address).identity, callback_timeout=self.plan.call_timeout)
+        except (TimeoutError, OSError):
+            return False
+        return True
 
     def _ended(self, token: int) -> Callable[[Future[Any]], None]:
         def callback(future: Future[Any]) -> None:

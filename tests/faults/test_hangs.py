@@ -1,0 +1,128 @@
+"""Workers that stop answering without dying, and a scheduler or a driver that dies."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import dask
+import pytest
+from cluster_tools import (
+    N_PARTITIONS,
+    PATIENCE,
+    Farm,
+    Recorder,
+    assert_clean,
+    at_clock,
+    bits,
+    calm,
+    ended,
+    problem,
+    start_python,
+    start_worker,
+    stop_group,
+    train,
+    wait_until,
+)
+from distributed import Client
+
+from daskps.data import from_arrays
+from daskps.errors import RunFailed
+from daskps.run import checkpoint, engine, launch
+from daskps.run import events as ev
+from daskps.run.coordinator import Policy
+from daskps.run.plan import Plan
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten what calls and tasks may take."""
+    monkeypatch.setattr(launch, "Plan", functools.partial(Plan, call_timeout=1.0))
+    monkeypatch.setattr(launch, "Policy", functools.partial(Policy, lease=2.0))
+    monkeypatch.setattr(engine, "PING", 1.0)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("holds", [True, False], ids=["with a shard", "without a shard"])
+def test_a_worker_hangs(tmp_path: Path, holds: bool) -> None:
+    seen = Recorder()
+    stopped: list[str] = []
+    options = {"checkpoint": str(tmp_path / "c.zarr"), "checkpoint_every": 2, "n_shards": 1}
+    with Farm(2, tmp_path) as farm:
+
+        def stop() -> None:
+            stopped.append((farm.holders() if holds else farm.others())[0])
+            farm.signal(stopped[0], signal.SIGSTOP)
+
+        hang = at_clock(6, stop)
+        outcome = train(farm.client, "bsp", seen, hang, **options)
+        assert hang.at is not None
+        assert seen.pause_after(hang.at) < 15
+        farm.signal(stopped[0], signal.SIGCONT)
+        # whether it closes itself or comes back, the next run does not mind
+        again = train(farm.client, "bsp")
+        assert_clean(farm.scheduler)
+    assert bits(outcome) == bits(again) == bits(calm())
+    assert [bool(x.shards) for x in seen.of(ev.WorkerLost)][:1] == [holds]
+
+
+def test_the_scheduler_dies_and_the_error_comes_soon(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    options = [
+        "--port",
+        "0",
+        "--host",
+        "127.0.0.1",
+        "--no-dashboard",
+        "--scheduler-file",
+        str(file),
+    ]
+    with ended(start_python("-m", "distributed.cli.dask_scheduler", *options)) as scheduler:
+        wait_until(lambda: file.exists() and file.read_text().endswith("}"))
+        address = json.loads(file.read_text())["address"]
+        with ended(start_worker(address, "w", tmp_path)), Client(address) as client:
+            kill = at_clock(4, lambda: stop_group(scheduler))
+            with pytest.raises(RunFailed, match=r"scheduler at tcp://.* is gone"):
+                train(client, "bsp", kill, **{"max_iter": 100})
+            assert kill.at is not None
+            assert time.monotonic() - kill.at < 15
+
+
+DRIVER = """
+import sys
+from cluster_tools import logistic
+from distributed import Client
+from daskps.data import open_dataset
+from daskps.run.launch import RunOptions, run_training
+
+address, data, store = sys.argv[1:]
+options = RunOptions(max_iter=1000, clocks_per_pass=4, checkpoint=store, checkpoint_every=2)
+with Client(address) as client:
+    run_training(logistic(), open_dataset(data), options, client=client)
+"""
+
+
+def test_the_driver_dies_and_another_resumes_on_other_workers(tmp_path: Path) -> None:
+    store = str(tmp_path / "c.zarr")
+    with dask.config.set(scheduler="synchronous"):  # Dask's pool of threads stays for ever
+        data = from_arrays(*problem(), tmp_path / "d.zarr", n_partitions=N_PARTITIONS)
+    with Farm(2, tmp_path) as farm:
+        arguments = (farm.address, str(tmp_path / "d.zarr"), store)
+        with ended(start_python("-c", DRIVER, *arguments, stderr=subprocess.PIPE)) as driver:
+            wait_until(lambda: len(checkpoint.published(store)) > 1 or driver.poll() is not None)
+            assert driver.poll() is None, driver.communicate(timeout=PATIENCE)
+        assert_clean(farm.scheduler)
+        clock = min(checkpoint.read_manifest(store, checkpoint.published(store)[0]).clocks)
+        passes = clock // 4 + 3
+        farm.add(1)
+        options = {"dataset": data, "checkpoint": store, "resume": True, "max_iter": passes}
+        outcome = train(farm.client, "bsp", **options)
+    whole = train(None, "bsp", dataset=data, max_iter=passes)
+    assert clock > 0
+    assert bits(outcome) == bits(whole)

@@ -1,0 +1,129 @@
+"""Workers die by SIGKILL in the middle of training; the result is what it would have been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_tools import (
+    Farm,
+    Recorder,
+    assert_clean,
+    at,
+    at_clock,
+    bits,
+    calm,
+    logistic,
+    loss,
+    train,
+    wait_until,
+)
+
+from daskps.run import events as ev
+from daskps.run.launch import Outcome
+
+pytestmark = pytest.mark.faults
+
+RESUMED = 10.0
+"""Seconds after a kill within which training must go on."""
+
+
+def checkpointed(directory: Path) -> dict[str, Any]:
+    return {"checkpoint": str(directory / "c.zarr"), "checkpoint_every": 2}
+
+
+def assert_as_calm(outcome: Outcome, consistency: str) -> None:
+    if consistency == "bsp":
+        assert bits(outcome) == bits(calm())
+    else:
+        assert loss(outcome) == pytest.approx(loss(calm(consistency)), rel=0.005)
+    assert outcome.reason == "max_iter"
+
+
+@pytest.mark.parametrize(
+    ("consistency", "nanny"),
+    [
+        pytest.param("bsp", False, id="bsp"),
+        pytest.param("bsp", True, id="bsp, nanny too"),
+        pytest.param("ssp", False, id="ssp"),
+        pytest.param("asp", True, id="asp, nanny too"),
+    ],
+)
+def test_a_shard_holder_dies(tmp_path: Path, consistency: str, nanny: bool) -> None:
+    seen = Recorder()
+    with Farm(2, tmp_path) as farm:
+        kill = at_clock(6, lambda: farm.kill(farm.holders()[0], nanny=nanny))
+        outcome = train(farm.client, consistency, seen, kill, **checkpointed(tmp_path))
+        assert_clean(farm.scheduler)
+    assert_as_calm(outcome, consistency)
+    (recovered,) = seen.of(ev.Recovered)
+    assert recovered.cut is not None
+    assert kill.at is not None
+    assert seen.pause_after(kill.at) < RESUMED
+
+
+def test_a_worker_without_a_shard_dies_and_nothing_goes_back(tmp_path: Path) -> None:
+    seen = Recorder()
+    with Farm(2, tmp_path) as farm:
+        kill = at_clock(6, lambda: farm.kill(farm.others()[0], nanny=True))
+        outcome = train(farm.client, "bsp", seen, kill, n_shards=1)
+    assert bits(outcome) == bits(calm())
+    assert [x.shards for x in seen.of(ev.WorkerLost)] == [()]
+    assert not seen.of(ev.Recover)
+    assert kill.at is not None
+    assert seen.pause_after(kill.at) < RESUMED
+
+
+def test_without_a_checkpoint_training_begins_again(tmp_path: Path) -> None:
+    seen = Recorder()
+    with Farm(2, tmp_path) as farm:
+        kill = at_clock(6, lambda: farm.kill(farm.holders()[0]))
+        outcome = train(farm.client, "bsp", seen, kill)
+    assert bits(outcome) == bits(calm())
+    assert [x.cut for x in seen.of(ev.Recovered)] == [None]
+
+
+def test_every_worker_dies_one_after_the_other(tmp_path: Path) -> None:
+    seen = Recorder()
+    with Farm(2, tmp_path) as farm:
+        first = at_clock(4, lambda: farm.kill("w0"))
+
+        def second() -> None:
+            wait_until(lambda: "w0" in farm.workers().values())  # its nanny has brought it back
+            farm.kill("w1")
+
+        then = at_clock(9, second)
+        outcome = train(farm.client, "bsp", seen, first, then, **checkpointed(tmp_path))
+    assert bits(outcome) == bits(calm())
+    assert len(seen.of(ev.Recovered)) == 2
+
+
+@pytest.mark.parametrize("moment", [ev.CutFrozen, ev.Recover, ev.Recovered, ev.Finish])
+def test_another_dies_at_the_worst_moment(tmp_path: Path, moment: type) -> None:
+    """While a cut is written, while another loss is repaired, just after, and at the very end."""
+    seen = Recorder()
+    with Farm(3, tmp_path) as farm:
+        first = at_clock(5, lambda: farm.kill("w0", nanny=True))
+        second = at(moment, lambda: farm.kill("w1", nanny=True))
+        options = {**checkpointed(tmp_path), "n_shards": 3}
+        if moment is ev.CutFrozen:
+            options["model"] = logistic(n_features=300_000)
+        outcome = train(farm.client, "bsp", seen, first, second, **options)
+        assert set(farm.workers().values()) == {"w2"}
+    reference = calm() if moment is not ev.CutFrozen else train(None, model=options["model"])
+    assert bits(outcome) == bits(reference)
+
+
+def test_no_worker_is_left_and_the_error_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from daskps.errors import DaskpsError
+    from daskps.run.engine import Engine
+
+    monkeypatch.setattr(Engine, "recovery_timeout", 2.0)
+    with Farm(1, tmp_path) as farm:
+        kill = at_clock(4, lambda: farm.kill("w0", nanny=True))
+        with pytest.raises(DaskpsError, match="within 2 s"):
+            train(farm.client, "bsp", kill, **checkpointed(tmp_path))
+        assert_clean(farm.scheduler)
