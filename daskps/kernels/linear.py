@@ -26,7 +26,6 @@ F32 = NDArray[np.float32]
 
 STATE_FIELDS = _state.N_FIELDS
 _EMPTY = np.empty(0, np.float32)
-_PARTITIONS_A_CLOCK = 4
 # Smaller slices say too little about the intercept, and dense rows about their response.
 _MIN_SLICE = 512
 
@@ -168,18 +167,34 @@ def log_loss(scores: F32, y: F32 | NDArray[np.int32], weight: F32 | None = None)
 def rows_per_clock(partition_rows: int, n_concurrent: int) -> int:
     """Return the largest slice of a partition that the merge tolerates.
 
-    Depends on the shape of the run alone, so that results do. A pass is one clock for up to 4
-    concurrent partitions and one more for every 4 others: measured, see merging.md.
+    Depends on the shape of the run alone, so that results do. A pass is a clock for every 2
+    concurrent partitions, and from 8 to 16 on for every 4: measured, see merging.md.
 
     Parameters
     ----------
     partition_rows
         Rows of the largest partition, >= 1.
     n_concurrent
-        Partitions that work on one snapshot at a time, >= 1; in BSP all of them.
+        Partitions that work at a time on what they pulled, >= 1; in BSP all of them.
     """
-    clocks = -(-n_concurrent // _PARTITIONS_A_CLOCK)
+    clocks = max(-(-n_concurrent // 4), min(-(-n_concurrent // 2), 4))
     return max(min(partition_rows, _MIN_SLICE), -(-partition_rows // clocks))
+
+
+def default_rates(n_rows: int, nnz: int, sum_of_squares: float) -> tuple[float, float]:
+    """Return eta and beta that suit data of this scale.
+
+    ``eta = 0.6 / rms norm of a row`` and ``beta = rms of a non-zero``, so that scaling all values
+    by a factor scales the weights by its inverse and changes no prediction.
+
+    Parameters
+    ----------
+    sum_of_squares
+        Of all values; `nnz` when they are all ones.
+    """
+    if nnz == 0 or sum_of_squares <= 0:
+        return 0.1, 1.0
+    return 0.6 * (n_rows / sum_of_squares) ** 0.5, (sum_of_squares / nnz) ** 0.5
 
 
 def warm_up(width: int, *, has_values: bool) -> None:

@@ -197,9 +197,17 @@ def test_rows_of_weight_zero_change_nothing(width: int) -> None:
 
 @pytest.mark.parametrize(
     ("partition_rows", "n_concurrent", "expected"),
-    [(500_000, 2, 500_000), (125_000, 8, 62_500), (31_250, 32, 3907), (1000, 64, 512), (7, 9, 7)],
+    [(500_000, 2, 500_000), (125_000, 8, 31_250), (31_250, 32, 3907), (1000, 64, 512), (7, 9, 7)],
 )
 def test_slices_shrink_with_the_partitions_that_work_at_once(
     partition_rows: int, n_concurrent: int, expected: int
 ) -> None:
     assert linear.rows_per_clock(partition_rows, n_concurrent) == expected
+
+
+def test_default_rates_follow_the_scale_of_the_values() -> None:
+    eta, beta = linear.default_rates(100, 3900, 3900.0)
+    assert eta == pytest.approx(0.6 / 39**0.5)
+    assert beta == 1
+    assert linear.default_rates(100, 3900, 3900.0 * 9) == pytest.approx((eta / 3, 3))
+    assert linear.default_rates(100, 0, 0.0) == (0.1, 1.0)
