@@ -33,8 +33,10 @@ def progress_listeners(shown: bool | None, callback: ClockCallback | None = None
     callback
         Called after each clock.
     """
-    listeners: list[Listener] = [PassLog()]
-    if sys.stderr.isatty() if shown is None else shown:
+    drawn = sys.stderr.isatty() if shown is None else shown
+    # what the bar says needs no second line from a logger that nobody has set up
+    listeners: list[Listener] = [PassLog(logging.INFO if drawn else logging.WARNING)]
+    if drawn:
         listeners.append(ProgressBar())
     if callback is not None:
         listeners.append(ClockListener(callback))
@@ -42,9 +44,10 @@ def progress_listeners(shown: bool | None, callback: ClockCallback | None = None
 
 
 class PassLog:
-    """Logs the training loss of each pass, losses of workers, and recoveries."""
+    """Logs the training loss of each pass; losses of workers and recoveries at `level`."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: int) -> None:
+        self._level = level
         self._passes = 0
 
     def __call__(self, told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
@@ -53,9 +56,10 @@ class PassLog:
             case ev.TaskDone():
                 self._log_pass(coordinator)
             case ev.WorkerLost(worker, shards):
-                logger.warning("lost worker %s%s", worker, _with_shards(shards))
+                logger.log(self._level, "lost worker %s%s", worker, _with_shards(shards))
             case ev.Recovered():
-                logger.warning("%s; going on at clock %d", _recovery(told), coordinator.min_clock)
+                clock = coordinator.min_clock
+                logger.log(self._level, "%s; going on at clock %d", _recovery(told), clock)
             case _:
                 pass
 
