@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.core.sync import sync
 
 from daskps.errors import CheckpointError
 from daskps.run.ledger import Ledger
@@ -64,7 +65,7 @@ def create(
     for t in spec.tables:
         longest = max(1, *sizes[t.name])
         shape = (len(sizes[t.name]), longest, t.updater.n_fields, t.width)
-        names = ("slot", f"row_{t.name}", f"field_{t.name}", f"value_{t.name}")
+        names = (f"slot_{t.name}", f"row_{t.name}", f"field_{t.name}", f"value_{t.name}")
         _array(group, t.name, shape, t.updater.dtype, names)
         if t.keys == "hash":
             _array(group, f"{t.name}_key", shape[:2], np.dtype(np.uint64), names[:2])
@@ -104,7 +105,7 @@ def write_slots(store: str, cut: str, tables: Frozen) -> None:
             for i, slot in enumerate(some):
                 rows = slots[slot][1]
                 block[i, : len(rows)] = rows
-            array.oindex[some] = block
+            array.oindex[np.array(some)] = block
         if f"{name}_key" in group:
             for slot, (keys, _) in slots.items():
                 assert keys is not None, name
@@ -135,21 +136,44 @@ def discard(store: str, cuts: Iterable[str]) -> None:
     """Delete cuts, published or not; what cannot be deleted stays."""
     for cut in cuts:
         with contextlib.suppress(OSError, KeyError):
-            group = _open(store, "r+")
-            if cut in group:
-                # the manifest first: a half-deleted cut must not open
-                zarr.open_group(store, path=cut, mode="r+").attrs.clear()
-                del group[cut]
+            path = _open(store, "r+").store_path / cut
+            # the manifest first: a half-deleted cut must not open
+            sync(path.store.delete(f"{path.path}/zarr.json"))
+            sync(path.store.delete_dir(path.path))
 
 
 def published(store: str) -> list[str]:
     """Return the names of complete cuts, newest first; empty when there is no such store."""
+    names = []
+    for name in _cuts(store):
+        # not by group.groups(): one torn or half-deleted cut must not hide the others
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            if "daskps" in zarr.open_group(store, path=name, mode="r", zarr_format=3).attrs:
+                names.append(name)
+    return sorted(names, reverse=True)
+
+
+def prune(store: str, cut: str, keep: int) -> None:
+    """Delete all but the new `cut` and the ``keep - 1`` published ones before it.
+
+    That is what is older, what was never finished, and what lies ahead, in a future that a loss
+    took back.
+    """
+    before = [name for name in published(store) if name < cut]
+    discard(store, set(_cuts(store)) - {cut, *before[: keep - 1]})
+
+
+def _cuts(store: str) -> list[str]:
+    """Return the names of all cuts, complete or not."""
     try:
-        group = zarr.open_group(store, mode="r", zarr_format=3)
+        path = zarr.open_group(store, mode="r", zarr_format=3).store_path
     except (OSError, KeyError, ValueError):
         return []
-    names = [n for n, g in group.groups() if n.startswith("cut-") and "daskps" in g.attrs]
-    return sorted(names, reverse=True)
+
+    async def names() -> list[str]:
+        return [name async for name in path.store.list_dir(path.path)]
+
+    return [name for name in sync(names()) if name.startswith("cut-")]
 
 
 def read_manifest(store: str, cut: str) -> Manifest:
@@ -188,11 +212,14 @@ def read_slots(store: str, cut: str, manifest: Manifest, slots: Iterable[int]) -
     """
     group = zarr.open_group(store, path=cut, mode="r")
     wanted, tables = set(slots), {}
+    # by the manifest: an array of keys that is gone must not make a range table of a hash table
+    where = f"cut {cut!r} of checkpoint {store!r}"
+    hashed = {t.name for t in manifest.server.tables if t.keys == "hash"}
     for name, sizes in manifest.rows.items():
         some = [s for s in range(len(sizes)) if s in wanted]
-        rows = _chunks(group, name, some, sizes, f"cut {cut!r} of checkpoint {store!r}")
-        if f"{name}_key" in group:
-            keys = _chunks(group, f"{name}_key", some, sizes, f"cut {cut!r} of {store!r}")
+        rows = _chunks(group, name, some, sizes, where)
+        if name in hashed:
+            keys = _chunks(group, f"{name}_key", some, sizes, where)
             tables[name] = {s: (keys[s], rows[s]) for s in some}
         else:
             tables[name] = {s: (None, rows[s]) for s in some}
@@ -202,10 +229,14 @@ def read_slots(store: str, cut: str, manifest: Manifest, slots: Iterable[int]) -
 def _chunks(
     group: zarr.Group, name: str, slots: list[int], sizes: list[int], where: str
 ) -> dict[int, Any]:
-    array, out = _member(group, name), {}
+    out = {}
+    try:
+        array = _member(group, name)
+    except Exception as error:
+        raise _unreadable(name, slots, where, f"its metadata is damaged: {error}") from error
     for some in _batches(slots, array):
         try:
-            block = np.asarray(array.oindex[some])
+            block = np.asarray(array.oindex[np.array(some)])
         except Exception as error:  # codecs raise many kinds for damaged bytes
             raise _unreadable(name, some, where, str(error)) from error
         for i, slot in enumerate(some):

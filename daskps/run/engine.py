@@ -6,6 +6,7 @@ a shard is made, how it is called, and where tasks run.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -86,7 +87,7 @@ class Engine(ABC):
         self.checkpoints = checkpoints
         self.layout: Layout
         self._inbox: queue.SimpleQueue[Callable[[], ev.Event | None]] = queue.SimpleQueue()
-        self._writers: dict[str, threading.Thread] = {}
+        self._writers: list[threading.Thread] = []
         self._state: State | None = None
 
     # -- for the driver ----------------------------------------------------------------------
@@ -164,7 +165,7 @@ class Engine(ABC):
 
     def close(self) -> None:
         """Leave nothing behind: no shard, task, thread or cut that is half-written."""
-        for writer in list(self._writers.values()):
+        for writer in list(self._writers):
             writer.join(timeout=self.recovery_timeout)
         self._close()
 
@@ -219,25 +220,35 @@ class Engine(ABC):
             self.post(ev.CutFailed(cut, error))
             return
         self.post(ev.CutFrozen(cut))
-        args = (cut, dict(clocks), ledger, self.layout, frozen)
+        args = (cut, dict(clocks), ledger, self.layout, frozen, list(self._writers))
         writer = threading.Thread(target=self._write, args=args, name=f"daskps-{cut}", daemon=True)
-        self._writers[cut] = writer
+        self._writers.append(writer)
         writer.start()
 
     def _write(
-        self, cut: str, clocks: dict[int, int], ledger: dict[str, Any], layout: Layout, frozen: Any
+        self,
+        cut: str,
+        clocks: dict[int, int],
+        ledger: dict[str, Any],
+        layout: Layout,
+        frozen: Any,
+        before: Sequence[threading.Thread],
     ) -> None:
         """Write a frozen cut while training goes on; runs in a thread of its own."""
         assert self.checkpoints is not None
         store = self.checkpoints.store
         try:
+            for writer in before:  # a loss overtook it: it may be at work on a cut of this name
+                writer.join(self.recovery_timeout)
             rows: dict[str, dict[int, int]] = {}
             samples = {s: seen for n, (_, seen) in frozen.items() for s in layout.slots_of(n)}
             for sizes, _ in frozen.values():
                 for table, by_slot in sizes.items():
                     rows.setdefault(table, {}).update(by_slot)
             counts = checkpoint.create(store, cut, self.plan.server, rows)
-            calls = [(ref, "write_cut", {"store": store, "cut": cut}) for ref in layout.refs.values()]
+            calls = [
+                (ref, "write_cut", {"store": store, "cut": cut}) for ref in layout.refs.values()
+            ]
             _raise_first(self._call(calls, self.recovery_timeout))
             manifest = checkpoint.Manifest(
                 model=self.checkpoints.fingerprint,
@@ -252,12 +263,14 @@ class Engine(ABC):
             if layout.generation == self.layout.generation:  # else a loss overtook this cut
                 checkpoint.publish(store, cut, manifest)
                 self.post(ev.CutPublished(cut, clocks))
-                checkpoint.discard(store, checkpoint.published(store)[self.checkpoints.keep :])
+                checkpoint.prune(store, cut, self.checkpoints.keep)
         except Exception as error:  # whatever the store raises: training must not stop
             logger.warning("checkpoint %s could not be written: %s", cut, error)
             self.post(ev.CutFailed(cut, error))
+            with contextlib.suppress(Exception):  # shards that are gone hold nothing
+                self._call([(ref, "thaw", {"cut": cut}) for ref in layout.refs.values()], PING)
         finally:
-            self._writers.pop(cut, None)
+            self._writers.remove(threading.current_thread())
 
     def _recover(self, action: ev.Recover) -> None:
         start = time.monotonic()
@@ -326,7 +339,9 @@ class Engine(ABC):
             else:
                 calls.append((ref, "advance", {"generation": generation, "clocks": dict(clocks)}))
         gone = set()
-        for (ref, _, _), answer in zip(calls, self._call(calls, self.recovery_timeout), strict=True):
+        for (ref, _, _), answer in zip(
+            calls, self._call(calls, self.recovery_timeout), strict=True
+        ):
             if isinstance(answer, ShardLost):
                 gone.add(ref.shard)
             elif isinstance(answer, BaseException):

@@ -20,7 +20,8 @@ class ShardHost:
     """
 
     OPERATIONS = frozenset(
-        "pull push apply values freeze write_cut dump advance restore stats ping".split()
+        ("pull", "push", "apply", "values", "freeze", "write_cut", "thaw", "dump")
+        + ("advance", "restore", "stats", "ping")
     )
 
     def __init__(
@@ -72,6 +73,10 @@ class ShardHost:
             checkpoint.write_slots(store, cut, self.shard.frozen(cut))
         finally:
             self.shard.thaw(cut)
+
+    def thaw(self, cut: str) -> None:
+        """See `Shard.thaw`."""
+        self.shard.thaw(cut)
 
     def advance(self, generation: int, clocks: Mapping[int, int]) -> None:
         """See `Shard.advance`."""
