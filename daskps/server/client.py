@@ -1,4 +1,4 @@
-"""What a task uses to pull rows and push deltas: one message a shard, co-located shards directly."""
+"""What a task uses to pull rows and push deltas: one message a shard, none to one in process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from daskps.server.buffers import Buffers
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout, ShardRef
-from daskps.server.messages import Ack, Pull, Pulled, Push, Want
+from daskps.server.messages import Pull, Pulled, Push, Want
 from daskps.server.shard import ServerSpec, Shard
 
 Call = tuple[ShardRef, str, Any]
@@ -84,19 +84,18 @@ class ParameterClient:
         samples
             Samples that the shards had seen (the least of them where they differ).
         """
-        rows = [self._empty(k) for k in keysets]
+        rows = [self._empty(i, k) for i, k in enumerate(keysets)]
         near, far = self._split()
+        generation = self.layout.generation
         calls: list[Call] = [
-            (ref, "pull", Pull(self.layout.generation, partition, clock, self._wants(keysets, slots)))
+            (ref, "pull", Pull(generation, partition, clock, self._wants(keysets, slots)))
             for _, ref, slots in far
         ]
         wait = self._transport.send(calls)  # the shards elsewhere work while the one here does
         seen: list[float] = []
         for shard, _, slots in near:
-            msg = Pull(self.layout.generation, partition, clock, self._wants(keysets, slots))
-            views = [
-                _views(r, k, self._used(k, slots)) for r, k in zip(rows, keysets, strict=True)
-            ]
+            msg = Pull(generation, partition, clock, self._wants(keysets, slots))
+            views = [_views(r, k, self._used(k, slots)) for r, k in zip(rows, keysets, strict=True)]
             seen.append(shard.pull(msg, out=views).samples)
         answers: list[Pulled] = wait()
         for (_, _, slots), pulled in zip(far, answers, strict=True):
@@ -160,10 +159,10 @@ class ParameterClient:
                 near.append((here, ref, slots))
         return near, far
 
-    def _empty(self, keyset: KeySet) -> NDArray[Any]:
+    def _empty(self, number: int, keyset: KeySet) -> NDArray[Any]:
         t = self._tables[keyset.table]
         shape = (len(keyset), t.updater.n_pull, t.width)
-        return self._transport.buffers.take(f"pull {t.name}", shape, t.updater.dtype)
+        return self._transport.buffers.take(f"pull {number}", shape, t.updater.dtype)
 
     def _wants(self, keysets: Sequence[KeySet], slots: list[int]) -> tuple[Want, ...]:
         return tuple(_want(k, self._used(k, slots)) for k in keysets)

@@ -181,7 +181,8 @@ class Shard:
         for want, delta in zip(msg.wants, msg.deltas, strict=True):
             start = 0
             for slot, idx, n in self._pieces(want):
-                act(slot, idx, delta[start : start + n])
+                if n:  # an empty change would still copy a slot that a cut shares
+                    act(slot, idx, delta[start : start + n])
                 start += n
 
     def _pieces(self, want: Want) -> Iterator[tuple[TableSlot, Index, int]]:
@@ -274,7 +275,7 @@ class Shard:
             assert not self._waiting, "a cut needs a quiet shard"
             assert not self._folded, "a cut needs a quiet shard"
             frozen = {n: {s: t[s].freeze() for s in t} for n, t in self._tables.items()}
-            self._frozen[cut] = frozen
+            self._frozen = {cut: frozen}  # one before that nobody wrote would keep its rows
             return {n: {s: len(rows) for s, (_, rows) in t.items()} for n, t in frozen.items()}
 
     def frozen(self, cut: str) -> Frozen:
@@ -289,6 +290,7 @@ class Shard:
         """Enter a layout generation, keeping the rows (partial recovery)."""
         with self._lock:
             self.generation = generation
+            self._frozen.clear()  # the cut is not consistent without the lost slots
             self.clocks = {p: max(c, clocks[p]) for p, c in self.clocks.items()}
 
     def restore(
