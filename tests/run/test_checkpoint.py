@@ -1,0 +1,212 @@
+"""Checkpoints: a cut exists when its manifest does, and damage of any kind is noticed."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from daskps.errors import CheckpointError
+from daskps.run import checkpoint
+from daskps.run.ledger import Ledger
+from daskps.server.keys import localise
+from daskps.server.messages import Pull, Want
+from daskps.server.shard import ServerSpec, Shard
+from daskps.server.tables import Init, TableSpec
+from daskps.server.updaters import FTRL, AdaGrad, Add
+
+N_SLOTS = 8
+SPEC = ServerSpec(
+    (
+        TableSpec("w", 100, 2, FTRL(), init=Init("normal", 1.0)),
+        TableSpec("bias", 1, 2, AdaGrad(discount=True)),
+        TableSpec("count", 0, 1, Add("int64"), keys="hash"),
+        TableSpec("zeros", 40, 1, Add("uint32")),
+    ),
+    N_SLOTS,
+    2,
+    math.inf,
+)
+CUT = "cut-00000003"
+
+
+KEYS = np.arange(30, dtype=np.uint64) * np.uint64(2**59)
+
+
+def frozen(slots: list[int]) -> Any:
+    """Return the rows of a shard that holds `slots`; not every slot has hashed keys."""
+    shard = Shard(SPEC, slots, 1)
+    keys = KEYS[np.isin(SPEC.placements()["count"].slots(KEYS), slots)]
+    keyset, _ = localise(SPEC.placements()["count"], keys)
+    want = Want("count", np.diff(keyset.bounds)[slots], keyset.at)
+    shard.pull(Pull(1, 0, 0, (want,)))
+    shard.freeze("cut")
+    return shard.frozen("cut")
+
+
+def write(store: str, cut: str = CUT, *, publish: bool = True, clock: int = 3) -> Any:
+    """Write a cut as two workers and the driver do."""
+    parts = [frozen([0, 1, 5]), frozen([2, 3, 4, 6, 7])]
+    rows: dict[str, dict[int, int]] = {}
+    for part in parts:
+        for name, slots in part.items():
+            rows.setdefault(name, {}).update({s: len(r) for s, (_, r) in slots.items()})
+    sizes = checkpoint.create(store, cut, SPEC, rows)
+    for part in parts:
+        checkpoint.write_slots(store, cut, part)
+    manifest = checkpoint.Manifest(
+        model="model",
+        server=SPEC,
+        clocks_per_pass=1,
+        clocks=[clock, clock + 1],
+        samples=[7.0] * N_SLOTS,
+        rows=sizes,
+        partition_rows=[10, 20],
+        ledger=checkpoint.ledger_to_builtins(Ledger(1)),
+    )
+    if publish:
+        checkpoint.publish(store, cut, manifest)
+    return parts, manifest
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return str(tmp_path / "ckpt.zarr")
+
+
+def read(store: str, cut: str = CUT) -> Any:
+    return checkpoint.read_slots(store, cut, checkpoint.read_manifest(store, cut), range(N_SLOTS))
+
+
+def test_what_is_written_is_read_slot_by_slot(store: str) -> None:
+    parts, manifest = write(store)
+    assert checkpoint.published(store) == [CUT]
+    assert checkpoint.read_manifest(store, CUT) == manifest
+    for part in parts:
+        some = sorted(part["w"])
+        again = checkpoint.read_slots(store, CUT, manifest, some)
+        assert {n: sorted(t) for n, t in again.items()} == {n: sorted(t) for n, t in part.items()}
+        for name, slots in part.items():
+            for s, (keys, rows) in slots.items():
+                np.testing.assert_array_equal(again[name][s][0], keys)
+                np.testing.assert_array_equal(again[name][s][1], rows)
+                assert again[name][s][1].dtype == rows.dtype
+
+
+def test_a_cut_without_its_manifest_does_not_exist(store: str) -> None:
+    assert checkpoint.published(store) == []
+    write(store, publish=False)
+    assert checkpoint.published(store) == []
+    with pytest.raises(CheckpointError, match="no readable manifest"):
+        checkpoint.read_manifest(store, CUT)
+
+
+def test_xarray_opens_a_cut(store: str) -> None:
+    parts, _ = write(store)
+    with xr.open_zarr(f"{store}/{CUT}", consolidated=False) as cut:
+        assert cut["w"].dims == ("slot_w", "row_w", "field_w", "value_w")
+        np.testing.assert_array_equal(cut["w"][0], parts[0]["w"][0][1])
+        assert set(cut.variables) == {"w", "bias", "count", "count_key", "zeros"}
+        assert cut.attrs["daskps"]["clocks"] == [3, 4]
+
+
+def test_nothing_in_a_cut_is_a_pickle(store: str) -> None:
+    write(store)
+    for path in Path(store).rglob("zarr.json"):
+        text = json.loads(path.read_text())
+        assert "pickle" not in str(text)
+    assert {p.name for p in Path(store).rglob("*") if p.is_file() and "/c/" not in str(p)} == {
+        "zarr.json"
+    }
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "bit": (lambda cut: flip(cut / "w/c/2/0/0/0"), "'w' .*cannot be read"),
+    "bit in keys": (lambda cut: flip(cut / "count_key/c/2/0"), "'count_key' .*cannot be read"),
+    "short": (lambda cut: (cut / "w/c/2/0/0/0").write_bytes(b"123456"), "'w' .*cannot be read"),
+    "empty": (lambda cut: (cut / "w/c/2/0/0/0").write_bytes(b""), "'w' .*cannot be read"),
+    "no chunk": (lambda cut: (cut / "w/c/2/0/0/0").unlink(), "slot 2 .*'w'.*chunk is missing"),
+    "no integers": (lambda cut: (cut / "zeros/c/2/0/0/0").unlink(), "'zeros'.*is missing"),
+    "no array": (lambda cut: shutil.rmtree(cut / "bias"), "'bias' .*cannot be read"),
+    "no keys": (lambda cut: shutil.rmtree(cut / "count_key"), "'count_key' .*cannot be read"),
+    "array torn": (lambda cut: (cut / "w/zarr.json").write_text('{"za'), "'w' .*cannot be read"),
+    "no manifest": (lambda cut: (cut / "zarr.json").unlink(), "no readable manifest"),
+    "manifest torn": (lambda cut: (cut / "zarr.json").write_text('{"za'), "no readable manifest"),
+    "no cut": (shutil.rmtree, "no readable manifest"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_a_checkpoint_error_and_leaves_the_cut_before(
+    store: str, damage: Any, message: str
+) -> None:
+    write(store, "cut-00000001")
+    write(store, CUT)
+    damage(Path(store) / CUT)
+    with pytest.raises(CheckpointError, match=f"{message}.*"):
+        read(store)
+    assert checkpoint.published(store)[-1] == "cut-00000001"
+    read(store, "cut-00000001")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"version": 2}, "version 2; this daskps reads version 1", id="newer"),
+        pytest.param({"version": None}, "version None", id="no version"),
+        pytest.param({"clocks": "many"}, "no readable manifest .*clocks", id="malformed"),
+    ],
+)
+def test_a_manifest_that_is_not_understood(store: str, change: Any, message: str) -> None:
+    _, manifest = write(store)
+    raw = msgspec.to_builtins(manifest) | change
+    zarr.open_group(store, path=CUT, mode="r+").attrs["daskps"] = raw
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.read_manifest(store, CUT)
+
+
+def test_pruning_keeps_the_newest_and_takes_what_nobody_will_use(store: str) -> None:
+    for clock in (2, 4, 6, 9):
+        write(store, f"cut-{clock:08d}", publish=clock != 4)
+    zarr.open_group(store, mode="a").create_group("mine")
+    write(store, "cut-00000007")
+    checkpoint.prune(store, "cut-00000007", keep=2)
+    assert checkpoint.published(store) == ["cut-00000007", "cut-00000006"]
+    assert sorted(p.name for p in Path(store).iterdir() if p.is_dir()) == [
+        "cut-00000006",
+        "cut-00000007",
+        "mine",
+    ]
+    checkpoint.prune(store, "cut-00000007", keep=1)
+    assert checkpoint.published(store) == ["cut-00000007"]
+    checkpoint.discard(store, ["cut-00000001"])  # not there: nothing to do
+
+
+def test_a_cut_is_written_over_one_of_the_same_name(store: str) -> None:
+    write(store, clock=5)
+    write(store, publish=False)
+    assert checkpoint.published(store) == []
+    _, manifest = write(store)
+    assert checkpoint.read_manifest(store, CUT) == manifest
+
+
+def test_a_store_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    with pytest.raises(CheckpointError, match=rf"{file}.*cannot be opened.*every worker"):
+        checkpoint.create(str(file), CUT, SPEC, {})
+    assert checkpoint.published(str(file)) == []
