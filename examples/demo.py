@@ -215,8 +215,8 @@ def run(file: Path | None, out: Path) -> bool:
     """Return whether training survived the kill to the same bits."""
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "checkpoint.zarr", ignore_errors=True)
-    # that a worker went is said below; Dask would warn of it as well
-    quiet = {"silence_logs": logging.ERROR}
+    # Dask would report the loss at length too; what training cannot survive, fit raises
+    quiet = {"silence_logs": logging.CRITICAL}
     with daskps.local_cluster(n_workers=2, **quiet) as cluster, Client(cluster) as client:
         step("A cluster of 2 worker processes")
         console.print(f"dashboard  {client.dashboard_link}")
