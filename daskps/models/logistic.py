@@ -20,11 +20,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskps.cluster import current_client
 from daskps.data import Dataset, as_dataset
-from daskps.errors import DataError
 from daskps.models import predict, saved
 from daskps.models.classes import CodedDataset, Labels, agreed_classes, training_classes
 from daskps.models.linear import COEF, INTERCEPT, LogisticModel, goes_on_from, state_of
-from daskps.models.parameters import check_parameters, class_weights, clocks_per_pass
+from daskps.models.parameters import (
+    absolute,
+    check_parameters,
+    class_weights,
+    clocks_per_pass,
+    step_rates,
+)
 from daskps.monitor.progress import ClockCallback, progress_listeners
 from daskps.run.launch import N_SLOTS, Outcome, RunOptions, run_training
 from daskps.run.state import State
@@ -52,7 +57,8 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
     solver
         ``"adagrad"``, or ``"ftrl"`` (FTRL-proximal), which gives more exact zeros with L1.
     eta0
-        Step size of the first step on a coordinate, > 0.
+        Step sizes are ``eta0 / (1 + sqrt(n))``, n being a coordinate's sum of squared gradients;
+        None chooses by the scale of the data.
     consistency
         ``"bsp"``: the result depends on data, seed and partitions only, to the bit; ``"ssp"``:
         a partition may run `staleness` clocks ahead of the slowest; ``"asp"``: without bound.
@@ -118,6 +124,11 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
     array([0, 1])
     """
 
+    _state: tuple[State, tuple[TableSpec, ...]] | None = None
+    """Rows to start from, and what they mean; None without `warm_start` and `partial_fit`."""
+    _rates: tuple[float, float] | None = None
+    """Eta and beta, if they were chosen by the data."""
+
     def __init__(
         self,
         alpha: float = 1e-4,
@@ -125,7 +136,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         l1_ratio: float = 0.0,
         fit_intercept: bool = True,
         solver: Literal["adagrad", "ftrl"] = "adagrad",
-        eta0: float = 0.1,
+        eta0: float | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,
         max_iter: int = 10,
@@ -259,39 +270,33 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         n_features = dataset.n_features
         if start:
             n_features = predict.check_width(dataset, self.n_features_in_, exact=y is not None)
-        model = self._model(n_features, classes, counts)
+        rates = step_rates(dataset, self.eta0, self._rates if start else None)
+        model = self._model(n_features, classes, counts, rates)
         outcome = run_training(
             model,
             CodedDataset(dataset, classes, "the training data"),
             options,
-            held_out=self._held_out(eval_set, n_features, classes),
+            held_out=predict.held_out(eval_set, n_features, classes),
             start=self._start(model.tables()) if start else None,
             keep_state=keep_state or self.warm_start,
             client=current_client(),
         )
         self._take(outcome, model, classes, options.clocks_per_pass)
 
-    def _held_out(self, eval_set: Any, n_features: int, classes: NDArray[Any]) -> Dataset | None:
-        if eval_set is None:
-            return None
-        dataset = as_dataset(*(eval_set if isinstance(eval_set, tuple) else (eval_set,)))
-        if dataset.n_features > n_features:
-            raise DataError(
-                f"eval_set has {dataset.n_features} features, the training data {n_features}; "
-                "read both with the same n_features."
-            )
-        return CodedDataset(dataset, classes, "eval_set")
-
     def _model(
-        self, n_features: int, classes: NDArray[Any], counts: NDArray[np.int64]
+        self,
+        n_features: int,
+        classes: NDArray[Any],
+        counts: NDArray[np.int64],
+        rates: tuple[float, float],
     ) -> LogisticModel:
         return LogisticModel(
             n_features=n_features,
             classes=tuple(classes.tolist()),
             class_weight=class_weights(self.class_weight, classes, counts),
             solver=self.solver,
-            eta=float(self.eta0),
-            beta=1.0,
+            eta=rates[0],
+            beta=rates[1],
             alpha=float(self.alpha),
             l1_ratio=float(self.l1_ratio),
             fit_intercept=self.fit_intercept,
@@ -312,7 +317,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
             clocks_per_pass=clocks_per_pass(dataset, self.rows_per_clock),
             tol=self.tol,
             n_iter_no_change=self.n_iter_no_change,
-            checkpoint=None if self.checkpoint is None else _place(self.checkpoint),
+            checkpoint=absolute(self.checkpoint),
             checkpoint_every=self.checkpoint_every,
             keep=self.keep,
             n_shards=self.n_shards,
@@ -322,9 +327,8 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
 
     def _start(self, tables: tuple[TableSpec, ...]) -> State:
         """Return the rows to start from: as they were, or from the weights alone."""
-        state, before = getattr(self, "_state", None) or (None, ())
-        if isinstance(state, State) and goes_on_from(before, tables):
-            return state
+        if self._state is not None and goes_on_from(self._state[1], tables):
+            return self._state[0]
         values = {COEF: self.coef_.T, INTERCEPT: self.intercept_[None]}
         return state_of(tables, values, N_SLOTS)
 
@@ -341,6 +345,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         self.n_features_in_ = model.n_features
         self.stop_reason_ = outcome.reason
         self._state = None if outcome.state is None else (outcome.state, model.tables())
+        self._rates = None if self.eta0 is not None else (model.eta, model.beta)
 
     # -- use ---------------------------------------------------------------------------------
 
@@ -349,9 +354,8 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
 
         Rows come in the order of `X`; those of a dataset in the order in which it holds them.
         """
-        dataset = self._in_order(X)
-        parts = [m for m, _ in predict.margins(dataset, self.coef_, self.intercept_)]
-        margins: NDArray[np.float32] = np.concatenate(parts)
+        parts = predict.margins(self._in_order(X), self.coef_, self.intercept_)
+        margins: NDArray[np.float32] = np.concatenate([m for m, _ in parts])
         return margins[:, 0] if margins.shape[1] == 1 else margins
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -392,8 +396,3 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _place(store: str | os.PathLike[str]) -> str:
-    text = os.fspath(store)
-    return text if "://" in text else os.path.abspath(text)

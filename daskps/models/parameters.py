@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 
 from daskps.data import Dataset
 from daskps.errors import DataError
-
-ROWS_TOGETHER = 250_000
-"""Rows of all partitions that are merged together, if `rows_per_clock` is left to daskps."""
-MIN_CLOCKS = 4
-"""Clocks of a pass over small data."""
+from daskps.kernels import linear as kernel
 
 
 def _real(low: float, high: float, *, open_low: bool = False) -> Callable[[Any], bool]:
@@ -79,7 +75,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "alpha": (_real(0, math.inf), "a finite number >= 0"),
     "l1_ratio": (_real(0, 1), "a number in [0, 1]"),
-    "eta0": (_real(0, math.inf, open_low=True), "a finite number > 0"),
+    "eta0": (_optional(_real(0, math.inf, open_low=True)), "a finite number > 0 or None"),
     "solver": (_one_of("adagrad", "ftrl"), "'adagrad' or 'ftrl'"),
     "consistency": (_one_of("bsp", "ssp", "asp"), "'bsp', 'ssp' or 'asp'"),
     "staleness": (_whole(1), "an integer >= 1"),
@@ -153,6 +149,29 @@ def clocks_per_pass(dataset: Dataset, rows_per_clock: int | None) -> int:
     """
     largest = int(dataset.partition_rows.max())
     if rows_per_clock is None:
-        rows_per_clock = max(1, ROWS_TOGETHER // dataset.n_partitions)
-        return max(MIN_CLOCKS, -(-largest // rows_per_clock))
+        rows_per_clock = kernel.rows_per_clock(largest, dataset.n_partitions)
     return max(1, -(-largest // rows_per_clock))
+
+
+def step_rates(
+    dataset: Dataset, eta0: float | None, before: tuple[float, float] | None
+) -> tuple[float, float]:
+    """Return eta and beta: of `eta0`, or as `before`, or those that suit the scale of the data.
+
+    One partition stands for all: its rows are a random part, and reading it costs no pass.
+    """
+    if eta0 is not None:
+        return float(eta0), 1.0
+    if before is not None:  # another eta would give the state of FTRL another meaning
+        return before
+    part = dataset.partition(0)
+    x = part.values
+    return kernel.default_rates(
+        part.n_rows, part.nnz, part.nnz if x is None else float(np.dot(x, x))
+    )
+
+
+def absolute(store: str | os.PathLike[str] | None) -> str | None:
+    """Return a path or URL as workers in other folders can use it."""
+    text = None if store is None else os.fspath(store)
+    return text if text is None or "://" in text else os.path.abspath(text)

@@ -54,6 +54,25 @@ def check_width(dataset: Dataset, n_features: int, *, exact: bool) -> int:
     return n_features
 
 
+def held_out(eval_set: Any, n_features: int, classes: NDArray[Any]) -> Dataset | None:
+    """Return `fit`'s `eval_set`, a dataset, a path or (X, y), as a dataset of known classes.
+
+    Raises
+    ------
+    DataError
+        If it has more features than the training data, or a label that is none of the classes.
+    """
+    if eval_set is None:
+        return None
+    dataset = as_dataset(*(eval_set if isinstance(eval_set, tuple) else (eval_set,)))
+    if dataset.n_features > n_features:
+        raise DataError(
+            f"eval_set has {dataset.n_features} features, the training data {n_features}; read "
+            "both with the same n_features."
+        )
+    return CodedDataset(dataset, classes, "eval_set")
+
+
 def margins(
     dataset: Dataset, coef: NDArray[np.float32], intercept: NDArray[np.float32]
 ) -> Iterator[tuple[Margins, Partition]]:
