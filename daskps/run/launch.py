@@ -1,4 +1,4 @@
-"""From a model, a dataset and options to a finished run: choose an engine, resume, drive, collect."""
+"""From a model, a dataset and options to a finished run: engine, resume, drive, collect."""
 
 from __future__ import annotations
 
@@ -163,15 +163,23 @@ def _resumed(
     if checkpoints is None:
         raise CheckpointError("resume=True without a checkpoint; pass checkpoint='path.zarr'.")
     slots = range(plan.server.n_slots)
-    for cut in checkpoint.published(checkpoints.store):
+    cuts = checkpoint.published(checkpoints.store)
+    last: CheckpointError | None = None
+    for cut in cuts:
         try:
             manifest = checkpoint.read_manifest(checkpoints.store, cut)
             checkpoint.read_slots(checkpoints.store, cut, manifest, slots)  # is every chunk whole?
         except CheckpointError as error:
             logger.warning("%s", error)
+            last = error
             continue
         _check_same(plan, checkpoints, cut, manifest)
         return cut, manifest
+    if last is not None:  # what was asked for is not there: beginning anew must be asked for too
+        raise CheckpointError(
+            f"none of the {len(cuts)} cuts in checkpoint {checkpoints.store!r} can be used; the "
+            f"oldest: {last} Delete the checkpoint to begin anew."
+        ) from last
     return None, None
 
 
@@ -216,5 +224,3 @@ def _engine(
     return DaskEngine(
         plan, dataset, held_out, client, n_shards=options.n_shards, checkpoints=checkpoints
     )
-
-
