@@ -56,7 +56,11 @@ class _BoundServer:
     def push(
         self, keysets: Sequence[KeySet], deltas: Sequence[NDArray[Any]], *, samples: float
     ) -> None:
-        assert not self.pushed, "a step pushes once: the push id is (partition, clock)"
+        if self.pushed:
+            raise RuntimeError(
+                "a step pushed more than once for partition {partition} at clock {clock}, which is "
+                "the push's id; expected one push with all key sets.".format(**self._id)
+            )
         self.pushed = True
         start = time.perf_counter()
         self._client.push(keysets, deltas, samples=samples, **self._id)
@@ -79,7 +83,7 @@ def run_task(
         )
     seconds = time.perf_counter() - start
     return {
-        **metrics,
+        **_figures(metrics),
         "seconds": seconds,
         "compute_seconds": seconds - server.seconds,
         "pulled_bytes": float(client.traffic.pulled),
@@ -92,8 +96,14 @@ def run_evaluation(
 ) -> Mapping[str, float]:
     """Evaluate one prepared partition of the held-out dataset at the state of `clock`."""
     client = ParameterClient(plan.server, layout, transport)
+    server = _BoundServer(plan, client, transport.buffers, 0, clock)
     with _pools().limit(limits=1):
-        return plan.model.evaluate(data.slices[0], _BoundServer(plan, client, transport.buffers, 0, clock))
+        return _figures(plan.model.evaluate(data.slices[0], server))
+
+
+def _figures(metrics: Mapping[str, float]) -> dict[str, float]:
+    # numpy's numbers, which models return without thought, could not stand in a manifest
+    return {name: float(x) for name, x in metrics.items()}
 
 
 def mean_metrics(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
