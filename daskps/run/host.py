@@ -20,8 +20,10 @@ class ShardHost:
     """
 
     OPERATIONS = frozenset(
-        ("pull", "push", "apply", "values", "freeze", "write_cut", "thaw", "dump")
-        + ("advance", "restore", "stats", "ping")
+        (
+            *("pull", "push", "apply", "values", "freeze", "write_cut", "thaw", "dump"),
+            *("advance", "restore", "stats", "ping"),
+        )
     )
 
     def __init__(
