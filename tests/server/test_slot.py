@@ -174,7 +174,7 @@ def test_memory_of_a_barrier_is_one_accumulator_and_the_pushes_that_came_early(
 def test_special_numbers_are_found_wherever_they_are(
     special: float, dtype: type, step: int
 ) -> None:
-    x = np.random.default_rng(0).normal(size=(60, 2, 1)).astype(dtype)
+    x: np.ndarray = np.random.default_rng(0).normal(size=(60, 2, 1)).astype(dtype)
     x[0, 0, 0] = np.finfo(dtype).max
     assert all_finite(x[::step])
     for place in (0, 58):
