@@ -265,7 +265,10 @@ class Engine(ABC):
                 self.post(ev.CutPublished(cut, clocks))
                 checkpoint.prune(store, cut, self.checkpoints.keep)
         except Exception as error:  # whatever the store raises: training must not stop
-            logger.warning("checkpoint %s could not be written: %s", cut, error)
+            if layout.generation == self.layout.generation:
+                logger.warning("checkpoint %s could not be written: %s", cut, error)
+            else:  # the next one comes after the recovery
+                logger.info("checkpoint %s was given up: a shard was lost meanwhile", cut)
             self.post(ev.CutFailed(cut, error))
             with contextlib.suppress(Exception):  # shards that are gone hold nothing
                 self._call([(ref, "thaw", {"cut": cut}) for ref in layout.refs.values()], PING)
