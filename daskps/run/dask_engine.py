@@ -22,7 +22,7 @@ from daskps.errors import RunFailed, RunTimeout, ShardLost
 from daskps.run import dask_worker
 from daskps.run import events as ev
 from daskps.run.dask_calls import Caller
-from daskps.run.dask_hub import SHARD_PREFIX, DaskpsScheduler, Hub, expel
+from daskps.run.dask_hub import DaskpsScheduler, Hub, expel, shard_key
 from daskps.run.engine import PING, Checkpoints, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
@@ -78,7 +78,7 @@ class DaskEngine(Engine):
         n = n_shards or self._count_workers()
         super().__init__(plan, n, dataset.partition_rows.tolist(), checkpoints)
         client.register_plugin(DaskpsScheduler())
-        client.register_plugin(dask_worker.DaskpsWorker())
+        self._register_on_workers()
         self._caller = Caller(self._rpc)
         self._tasks: dict[int, tuple[Future[Any], int]] = {}
         self._shards: dict[int, Future[Any]] = {}
@@ -91,6 +91,14 @@ class DaskEngine(Engine):
                 self._held_out = self._load(held_out, "held")
         except BaseException:
             self._close()
+            raise
+
+    def _register_on_workers(self) -> None:
+        try:
+            self._client.register_plugin(dask_worker.DaskpsWorker())
+        except RunFailed:
+            with contextlib.suppress(Exception):  # else the next fit would take it as registered
+                self._client.unregister_worker_plugin(dask_worker.DaskpsWorker.name)
             raise
 
     def _count_workers(self) -> int:
@@ -211,7 +219,7 @@ class DaskEngine(Engine):
                 ShardHost,
                 *(shard, number, self.plan.server, slots, generation),
                 actor=True,
-                key=f"{SHARD_PREFIX}-{self.plan.run}-{shard}-i{number}",
+                key=shard_key(self.plan.run, shard, number),
             )
         self._shards.update(futures)
         if left := self._wait(list(futures.values()), self.recovery_timeout):

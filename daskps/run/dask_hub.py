@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from distributed import Client, Scheduler, SchedulerPlugin
 
 from daskps.run.dask_worker import TOPIC
 
-SHARD_PREFIX = "daskps-shard"
-"""Keys of shards begin with this."""
+_SHARD = "('daskps-shard-"
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -35,11 +34,21 @@ class DaskpsScheduler(SchedulerPlugin):
 
     def valid_workers_downscaling(self, scheduler: Scheduler, workers: list[Any]) -> list[Any]:
         """Return the workers without shards: a shard's worker looks idle and empty to Dask."""
-        return [w for w in workers if not any(_is_shard(ts.key) for ts in w.actors)]
+        return [w for w in workers if not any(is_shard(ts.key) for ts in w.actors)]
 
 
-def _is_shard(key: Any) -> bool:
-    return isinstance(key, str) and key.startswith(SHARD_PREFIX)
+def shard_key(run: str, shard: int, incarnation: int) -> str:
+    """Return the Dask key of one incarnation of a shard.
+
+    It has the form of a chunk's, which makes it a group of its own: Dask queues the tasks of large
+    groups, and places a queued actor without regard to where the others are.
+    """
+    return f"{_SHARD}{run}-{shard}-i{incarnation}', 0)"
+
+
+def is_shard(key: Any) -> bool:
+    """Return whether `key` is that of a shard."""
+    return isinstance(key, str) and key.startswith(_SHARD)
 
 
 async def expel(address: str, dask_scheduler: Scheduler) -> None:
@@ -51,7 +60,7 @@ async def expel(address: str, dask_scheduler: Scheduler) -> None:
 class Hub:
     """One subscription a client, shared by the runs on it."""
 
-    _hubs: WeakKeyDictionary[Client, Hub] = WeakKeyDictionary()
+    _hubs: ClassVar[WeakKeyDictionary[Client, Hub]] = WeakKeyDictionary()
     _lock = threading.Lock()
 
     def __init__(self, client: Client) -> None:

@@ -65,7 +65,8 @@ class DaskpsWorker(WorkerPlugin):
 
     def teardown(self, worker: Worker) -> None:
         """Take the handler away."""
-        worker.handlers.pop(HANDLER, None)
+        if worker.handlers.pop(HANDLER, None) is None:
+            return  # setup refused this worker
         worker.stream_handlers["remove-worker"] = self._before
         self._pool.shutdown(wait=False)
         self.buffers.clear()
