@@ -40,7 +40,7 @@ PER_PACKAGE = 700
 MIN_WORDS = 10
 CLOCKS_PER_PASS = 4
 PASSES = 10
-ALPHA = {"text": 1e-3, "file": 1e-4}
+ALPHA = {"text": 1e-5, "file": 1e-4}
 MOST_FOR_REFERENCE = 20_000_000
 """Non-zeros above which scikit-learn would take minutes."""
 
@@ -77,7 +77,7 @@ def docstrings_in(package: str) -> list[str]:
 
 
 def ingest_docstrings(store: Path) -> daskps.Dataset:
-    """Make a row of every distinct docstring: counts of words and pairs of words, damped by log."""
+    """Make a row of every distinct docstring: damped counts of words and word pairs, of norm 1."""
     owner: dict[str, str] = {}
     for package in PACKAGES:
         for text in docstrings_in(package):
@@ -89,7 +89,6 @@ def ingest_docstrings(store: Path) -> daskps.Dataset:
         min_df=3,
         sublinear_tf=True,
         use_idf=False,
-        norm=None,
         dtype=np.float32,
     )
     X = counter.fit_transform(owner)
