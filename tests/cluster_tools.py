@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,8 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+import dask
 import numpy as np
 import psutil
+import pytest
 import scipy.sparse as sp
 from distributed import Client, LocalCluster, Scheduler
 from numpy.typing import NDArray
@@ -29,7 +32,7 @@ from daskps.data import Dataset, as_dataset
 from daskps.models.linear import COEF, INTERCEPT, LogisticModel
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
-from daskps.run.dask_hub import SHARD_PREFIX
+from daskps.run.dask_hub import is_shard
 from daskps.run.driver import Listener
 from daskps.run.launch import Outcome, RunOptions, run_training
 
@@ -54,9 +57,10 @@ def wait_until(what: Callable[[], Any], timeout: float = PATIENCE) -> Any:
 class Farm:
     """A scheduler in this process and workers, each under a nanny, in processes of their own."""
 
-    def __init__(self, n_workers: int, directory: Path) -> None:
-        options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": None}
+    def __init__(self, n_workers: int, directory: Path, *, threads: int = 1) -> None:
+        options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
         self._directory = directory
+        self._threads = threads
         self._nannies: dict[str, subprocess.Popen[bytes]] = {}
         self._numbers = itertools.count()
         self.cluster = LocalCluster(n_workers=0, **options)
@@ -81,7 +85,9 @@ class Farm:
         """Start workers, wait for them, and return their names."""
         names = [f"w{next(self._numbers)}" for _ in range(n_workers)]
         for name in names:
-            self._nannies[name] = start_worker(self.address, name, self._directory)
+            self._nannies[name] = start_worker(
+                self.address, name, self._directory, threads=self._threads
+            )
         wait_until(lambda: set(names) <= set(self.workers().values()))
         return names
 
@@ -133,10 +139,21 @@ class Farm:
         self.close()
 
 
-def start_worker(scheduler: str, name: str, directory: Path) -> subprocess.Popen[bytes]:
-    """Start a nanny, which starts a worker of one thread, as leader of a process group."""
-    options = ["--nthreads", "1", "--memory-limit", "0", "--no-dashboard", "--death-timeout", "60"]
-    place = ["--name", name, "--local-directory", str(directory), "--host", "127.0.0.1"]
+def start_worker(
+    scheduler: str, name: str, directory: Path, *, threads: int = 1
+) -> subprocess.Popen[bytes]:
+    """Start a nanny, which starts a worker, as leader of a process group."""
+    options = ["--nthreads", str(threads), "--memory-limit", "0", "--no-dashboard"]
+    place = [
+        "--death-timeout",
+        "60",
+        "--name",
+        name,
+        "--local-directory",
+        str(directory),
+        "--host",
+        "127.0.0.1",
+    ]
     return start_python("-m", "distributed.cli.dask_worker", scheduler, *options, *place)
 
 
@@ -161,18 +178,26 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
 
 def has_shard(worker: Any) -> bool:
     """Return whether a worker, as the scheduler sees it, holds a shard."""
-    return any(str(ts.key).startswith(SHARD_PREFIX) for ts in worker.actors)
+    return any(is_shard(ts.key) for ts in worker.actors)
 
 
 def left_behind(scheduler: Scheduler) -> list[str]:
     """Return what a run left on a cluster: keys of actors, futures and tasks."""
-    return [str(k) for k in list(scheduler.tasks) if str(k).startswith("daskps")]
+    return [str(k) for k in list(scheduler.tasks) if "daskps-" in str(k)]
 
 
 def assert_clean(scheduler: Scheduler) -> None:
     """Assert that no actor, future or task of a run is left, soon."""
     wait_until(lambda: not left_behind(scheduler), 10)
     wait_until(lambda: not any(w.actors for w in scheduler.workers.values()), 10)
+
+
+@pytest.fixture(autouse=True)
+def own_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep Dask's scratch directories apart from those of other processes, whose locks it tries."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with dask.config.set({"temporary-directory": str(tmp_path)}):
+        yield
 
 
 # -- a problem and its runs ------------------------------------------------------------------------

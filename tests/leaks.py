@@ -25,6 +25,7 @@ LAZY_THREADS = (
     "zarr_pool",  # zarr's codec executor, the same
     "asyncio_",  # the default executor of those loops, which zarr reads and writes files with
     "Dask-Callback",  # distributed's executor for callbacks of futures, one a process
+    "ThreadPoolExecutor-",  # Dask's threaded scheduler, the same; pools of this project have names
     "watch message queue",  # distributed.process, of a killed child: ends when its pipe breaks
 )
 FD_DIRECTORY = Path("/proc/self/fd")

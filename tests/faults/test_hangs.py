@@ -9,7 +9,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import dask
 import pytest
 from cluster_tools import (
     N_PARTITIONS,
@@ -49,7 +48,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("holds", [True, False], ids=["with a shard", "without a shard"])
+@pytest.mark.parametrize(
+    "holds",
+    [
+        pytest.param(True, id="with a shard"),
+        pytest.param(False, id="without a shard", marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_hangs(tmp_path: Path, holds: bool) -> None:
     seen = Recorder()
     stopped: list[str] = []
@@ -89,7 +94,7 @@ def test_the_scheduler_dies_and_the_error_comes_soon(tmp_path: Path) -> None:
         with ended(start_worker(address, "w", tmp_path)), Client(address) as client:
             kill = at_clock(4, lambda: stop_group(scheduler))
             with pytest.raises(RunFailed, match=r"scheduler at tcp://.* is gone"):
-                train(client, "bsp", kill, **{"max_iter": 100})
+                train(client, "bsp", kill, max_iter=100)
             assert kill.at is not None
             assert time.monotonic() - kill.at < 15
 
@@ -110,8 +115,7 @@ with Client(address) as client:
 
 def test_the_driver_dies_and_another_resumes_on_other_workers(tmp_path: Path) -> None:
     store = str(tmp_path / "c.zarr")
-    with dask.config.set(scheduler="synchronous"):  # Dask's pool of threads stays for ever
-        data = from_arrays(*problem(), tmp_path / "d.zarr", n_partitions=N_PARTITIONS)
+    data = from_arrays(*problem(), tmp_path / "d.zarr", n_partitions=N_PARTITIONS)
     with Farm(2, tmp_path) as farm:
         arguments = (farm.address, str(tmp_path / "d.zarr"), store)
         with ended(start_python("-c", DRIVER, *arguments, stderr=subprocess.PIPE)) as driver:

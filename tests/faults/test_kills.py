@@ -20,7 +20,9 @@ from cluster_tools import (
     wait_until,
 )
 
+from daskps.errors import DaskpsError
 from daskps.run import events as ev
+from daskps.run.engine import Engine
 from daskps.run.launch import Outcome
 
 pytestmark = pytest.mark.faults
@@ -45,9 +47,9 @@ def assert_as_calm(outcome: Outcome, consistency: str) -> None:
     ("consistency", "nanny"),
     [
         pytest.param("bsp", False, id="bsp"),
-        pytest.param("bsp", True, id="bsp, nanny too"),
-        pytest.param("ssp", False, id="ssp"),
-        pytest.param("asp", True, id="asp, nanny too"),
+        pytest.param("bsp", True, id="bsp, nanny too", marks=pytest.mark.slow),
+        pytest.param("ssp", True, id="ssp, nanny too"),
+        pytest.param("asp", False, id="asp", marks=pytest.mark.slow),
     ],
 )
 def test_a_shard_holder_dies(tmp_path: Path, consistency: str, nanny: bool) -> None:
@@ -75,6 +77,7 @@ def test_a_worker_without_a_shard_dies_and_nothing_goes_back(tmp_path: Path) -> 
     assert seen.pause_after(kill.at) < RESUMED
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_training_begins_again(tmp_path: Path) -> None:
     seen = Recorder()
     with Farm(2, tmp_path) as farm:
@@ -84,6 +87,7 @@ def test_without_a_checkpoint_training_begins_again(tmp_path: Path) -> None:
     assert [x.cut for x in seen.of(ev.Recovered)] == [None]
 
 
+@pytest.mark.slow
 def test_every_worker_dies_one_after_the_other(tmp_path: Path) -> None:
     seen = Recorder()
     with Farm(2, tmp_path) as farm:
@@ -99,7 +103,15 @@ def test_every_worker_dies_one_after_the_other(tmp_path: Path) -> None:
     assert len(seen.of(ev.Recovered)) == 2
 
 
-@pytest.mark.parametrize("moment", [ev.CutFrozen, ev.Recover, ev.Recovered, ev.Finish])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ev.Recover,
+        pytest.param(ev.CutFrozen, marks=pytest.mark.slow),
+        pytest.param(ev.Recovered, marks=pytest.mark.slow),
+        pytest.param(ev.Finish, marks=pytest.mark.slow),
+    ],
+)
 def test_another_dies_at_the_worst_moment(tmp_path: Path, moment: type) -> None:
     """While a cut is written, while another loss is repaired, just after, and at the very end."""
     seen = Recorder()
@@ -118,9 +130,6 @@ def test_another_dies_at_the_worst_moment(tmp_path: Path, moment: type) -> None:
 def test_no_worker_is_left_and_the_error_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from daskps.errors import DaskpsError
-    from daskps.run.engine import Engine
-
     monkeypatch.setattr(Engine, "recovery_timeout", 2.0)
     with Farm(1, tmp_path) as farm:
         kill = at_clock(4, lambda: farm.kill("w0", nanny=True))

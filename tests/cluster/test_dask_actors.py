@@ -1,0 +1,304 @@
+"""What Dask actors do that is not in their documentation, and how daskps gets around it.
+
+Each test shows that the naive way fails, within a time limit of ours, and that daskps's way holds.
+Should a naive way begin to work in a later distributed, its test fails: daskps may then be made
+simpler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cluster_tools import Farm, logistic, memory_dataset, wait_until
+from distributed import (
+    Client,
+    Event,
+    Future,
+    LocalCluster,
+    Scheduler,
+    Worker,
+    get_client,
+    get_worker,
+    wait,
+)
+from distributed.actor import Actor
+from distributed.utils_test import async_poll_for, gen_cluster
+
+from daskps.errors import RunFailed, ShardLost
+from daskps.run.dask_calls import Caller
+from daskps.run.dask_engine import DaskEngine
+from daskps.run.dask_hub import DaskpsScheduler, Hub, shard_key
+from daskps.run.dask_worker import DaskpsWorker
+from daskps.run.host import ShardHost
+from daskps.run.plan import Plan
+from daskps.server.layout import ShardRef
+from daskps.server.messages import Pull, Want
+from daskps.server.shard import ServerSpec
+from daskps.server.tables import TableSpec
+from daskps.server.updaters import Add
+
+pytestmark = pytest.mark.cluster
+
+SOON = 1.0
+"""Seconds within which a loss must be known."""
+
+
+class Naive:
+    """A parameter shard as one would write it first."""
+
+    def __init__(self, n: int = 4) -> None:
+        self.w = np.zeros(n, np.float32)
+
+    def pull(self) -> Any:
+        return self.w
+
+    def add(self, x: float) -> None:
+        self.w += x
+
+    def numbers(self) -> float:
+        time.sleep(60)  # an answer that does not come before the worker dies
+        return 0.0
+
+
+def spec(n_rows: int = 4) -> ServerSpec:
+    return ServerSpec((TableSpec("t", n_rows, 1, Add("float32")),), 1, 1, 0)
+
+
+def make_shard(client: Client, incarnation: int = 0, **where: Any) -> Future[Any]:
+    """Submit a shard as the engine does."""
+    key = shard_key("test", 0, incarnation)
+    args = (0, incarnation, spec(), [0], 1)
+    return client.submit(ShardHost, *args, actor=True, key=key, **where)
+
+
+def pull_of(ref: ShardRef) -> Pull:
+    return Pull(1, 0, 0, (Want("t", None, None),))
+
+
+def pull_for_ever(ref: ShardRef) -> tuple[str, float]:
+    """Task: pull until that fails; return how, and for how long the last pull was waited for."""
+    plugin = get_worker().plugins[DaskpsWorker.name]
+    loop = plugin.worker.loop.asyncio_loop
+    Event("pulling").set()
+    while True:
+        start = time.monotonic()
+        call = plugin.caller.call(ref, "pull", pull_of(ref), timeout=10.0)
+        try:
+            asyncio.run_coroutine_threadsafe(call, loop).result(20)
+        except ShardLost as error:
+            return str(error), time.monotonic() - start
+
+
+class Opaque:
+    """Hides a proxy from Dask, which would make a task depend on it."""
+
+    def __init__(self, actor: Actor) -> None:
+        self.parts = (actor._cls, actor._address, actor.key)
+
+
+def call_proxy(hidden: Opaque, patience: float) -> str:
+    """Task: call the actor by a proxy; return what came of it."""
+    get_client()
+    proxy = Actor(*hidden.parts)
+    Event("calling").set()
+    try:
+        proxy.numbers().result(timeout=patience)
+    except Exception as error:
+        return type(error).__name__
+    return "answered"
+
+
+# -- what needs a death: real processes ------------------------------------------------------------
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Farm]:
+    with Farm(2, tmp_path, threads=2) as farm:
+        farm.client.register_plugin(DaskpsScheduler())
+        farm.client.register_plugin(DaskpsWorker())
+        yield farm
+
+
+def test_a_proxy_in_a_task_waits_for_ever_and_a_daskps_call_ends_at_once(farm: Farm) -> None:
+    client, patience = farm.client, 4.0
+    naive, shard = client.submit(Naive, actor=True, workers="w0"), make_shard(client, workers="w0")
+    ref = ShardRef(0, 0, shard_address(farm, shard), shard.key)
+    hidden = Opaque(naive.result(timeout=10))
+    theirs = client.submit(call_proxy, hidden, patience, workers="w1")
+    ours = client.submit(pull_for_ever, ref, workers="w1")
+    for name in ("calling", "pulling"):
+        assert Event(name, client=client).wait(timeout=10)
+    started = time.monotonic()
+    farm.kill("w0", nanny=True)
+    said, waited = ours.result(timeout=20)
+    assert time.monotonic() - started < SOON
+    assert "shard 0 incarnation 0" in said
+    assert waited < SOON
+    # the worker has long gone, and still the proxy waits until its caller gives up
+    assert theirs.result(timeout=20) == "TimeoutError"
+    assert time.monotonic() - started > patience - SOON
+
+
+def shard_address(farm: Farm, shard: Future[Any]) -> str:
+    wait(shard, timeout=10)
+    return str(next(iter(farm.client.who_has([shard])[shard.key])))
+
+
+def busy(x: object) -> str:
+    """Task that is about something else than the shard."""
+    Event("go").wait(timeout=20)
+    return "done"
+
+
+def test_a_task_that_holds_an_actor_errs_with_it_and_one_with_a_reference_goes_on(
+    farm: Farm,
+) -> None:
+    client = farm.client
+    naive, shard = client.submit(Naive, actor=True, workers="w0"), make_shard(client, workers="w0")
+    ref = ShardRef(0, 0, shard_address(farm, shard), shard.key)
+    actor = naive.result(timeout=10)
+    depends = client.submit(busy, actor, workers="w1")
+    refers = client.submit(busy, ref, workers="w1")
+    farm.kill("w0", nanny=True)
+    with pytest.raises(RuntimeError, match="Worker holding Actor was lost"):
+        depends.result(timeout=10)
+    Event("go", client=client).set()
+    assert refers.result(timeout=10) == "done"
+
+
+def test_a_lost_actor_stays_lost_and_the_engine_makes_another_incarnation(farm: Farm) -> None:
+    client = farm.client
+    naive = client.submit(Naive, actor=True)
+    wait(naive, timeout=10)
+    plan = Plan("test", logistic(), server_spec(), 1, (20_000 // 8,) * 8)
+    engine = DaskEngine(plan, memory_dataset(), None, client, n_shards=1)
+    try:
+        engine.start(None, dict.fromkeys(range(8), 0))
+        old = engine.layout.refs[0]
+        farm.kill(farm.workers()[old.address], nanny=False)
+        lost = wait_until(lambda: engine.next_event(0.1))
+        assert lost.shards == (0,)
+        made = engine._make({0: old.incarnation + 1}, generation=2)[0]
+        assert (made.incarnation, made.key != old.key) == (1, True)
+        (answer, stale) = engine._call([(made, "ping", {}), (old, "ping", {})], 5)
+        assert answer == 1
+        assert isinstance(stale, ShardLost)
+    finally:
+        engine.close()
+    for name in list(farm.workers().values()):
+        farm.kill(name)
+    wait_until(lambda: naive.status == "error")
+    farm.repair(2)
+    assert naive.status == "error"  # workers are back, and Dask has the task: it does not run it
+
+
+def server_spec() -> ServerSpec:
+    return ServerSpec(logistic().tables(), 64, 8, 0)
+
+
+def test_losses_reach_the_driver_at_once(farm: Farm) -> None:
+    news: list[tuple[float, dict[str, Any]]] = []
+    Hub.of(farm.client).attach("test", lambda m: news.append((time.monotonic(), m)))
+    address = {name: address for address, name in farm.workers().items()}["w0"]
+    killed = time.monotonic()
+    farm.kill("w0", nanny=True)
+    wait_until(lambda: any(m.get("lost") == address for _, m in news))
+    assert next(t for t, m in news if "lost" in m) - killed < SOON
+
+
+# -- what needs none: everything in one process ----------------------------------------------------
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
+async def test_an_actor_answers_with_its_live_array_and_a_shard_with_a_copy(
+    c: Client, s: Scheduler, a: Worker, b: Worker
+) -> None:
+    naive = c.submit(Naive, actor=True, workers=[a.address])
+    await naive
+    live = a.state.actors[naive.key]
+    answer = await a.actor_execute(actor=naive.key, function="pull", args=(), kwargs={})
+    # what goes to the connection, to be sent bit by bit, is the array that the next call changes
+    assert np.shares_memory(answer["result"].data, live.w)
+    live.add(1.0)
+    assert answer["result"].data[0] == 1.0
+
+    await c.register_plugin(DaskpsWorker())
+    shard = make_shard(c, workers=[a.address])
+    await shard
+    ref = ShardRef(0, 0, a.address, shard.key)
+    pulled = await Caller(b.rpc).call(ref, "pull", pull_of(ref), 5.0)
+    handler = await a.handlers["daskps"](
+        shard=0, incarnation=0, key=shard.key, operation="pull", message=pull_of(ref)
+    )
+    slot = a.state.actors[shard.key].shard._tables["t"][0]
+    assert not np.shares_memory(handler["result"].data.rows[0], slot.rows)
+    slot.rows += 1
+    assert not handler["result"].data.rows[0].any()
+    assert not pulled.rows[0].any()
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
+async def test_a_stale_reference_is_refused(c: Client, s: Scheduler, a: Worker, b: Worker) -> None:
+    """Dask's own proxy reaches whatever has the address and the key."""
+    key = shard_key("test", 0, 0)
+    await c.register_plugin(DaskpsWorker())
+    first = c.submit(ShardHost, 0, 0, spec(), [0], 1, actor=True, key=key, workers=[a.address])
+    proxy = await first
+    hidden = Opaque(proxy)
+    del proxy
+    first.release()
+    await async_poll_for(lambda: not a.state.actors, timeout=5)
+    second = c.submit(ShardHost, 0, 1, spec(), [0], 1, actor=True, key=key, workers=[a.address])
+    await second
+    assert await Actor(*hidden.parts).ping() == 1  # a stranger answers
+    caller = Caller(b.rpc)
+    with pytest.raises(ShardLost, match=r"incarnation 0 is gone from .*; shard 0 incarnation 1"):
+        await caller.call(ShardRef(0, 0, a.address, key), "ping", {}, 5.0)
+    with pytest.raises(ShardLost, match="is not on"):
+        await caller.call(ShardRef(0, 0, a.address, "other"), "ping", {}, 5.0)
+    assert await caller.call(ShardRef(0, 1, a.address, key), "ping", {}, 5.0) == 1
+
+
+def test_adapt_closes_a_worker_with_an_actor_and_keeps_one_with_a_shard() -> None:
+    options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0"}
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, **options) as cluster,
+        Client(cluster) as client,
+    ):
+        workers = cluster.scheduler.workers
+        naive = [client.submit(Naive, actor=True, pure=False, workers=[w]) for w in workers]
+        wait(naive, timeout=10)
+        adaptive = cluster.adapt(minimum=0, maximum=3, interval="50 ms", wait_count=1)
+        wait_until(lambda: any(f.status == "error" for f in naive))
+        adaptive.stop()
+
+        client.register_plugin(DaskpsScheduler())
+        cluster.scale(3)
+        wait_until(lambda: len(workers) == 3)
+        shards = [make_shard(client, i, workers=[w]) for i, w in zip((0, 1), workers, strict=False)]
+        wait(shards, timeout=10)
+        free = set(workers) - {w for f in shards for w in client.who_has([f])[f.key]}
+        assert set(cluster.scheduler.workers_to_close(n=3)) == free
+        adaptive = cluster.adapt(minimum=0, maximum=3, interval=None, wait_count=1)
+        for _ in range(5):
+            cluster.sync(adaptive.adapt, callback_timeout=5)
+        assert [f.status for f in shards] == ["finished", "finished"]
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
+async def test_a_worker_without_the_handlers_is_refused_with_a_clear_error(
+    c: Client, s: Scheduler, a: Worker, b: Worker
+) -> None:
+    taken = b.stream_handlers.pop("remove-worker")
+    with pytest.raises(RunFailed, match=r"no handler 'remove-worker'.*version of distributed"):
+        await c.register_plugin(DaskpsWorker())
+    await c.unregister_worker_plugin(DaskpsWorker.name)
+    b.stream_handlers["remove-worker"] = taken
+    await c.register_plugin(DaskpsWorker())
+    assert "daskps" in b.handlers
