@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import dask
 import pytest
 from cluster_tools import (
     N_PARTITIONS,
@@ -27,7 +28,7 @@ from cluster_tools import (
     train,
     wait_until,
 )
-from distributed import Client
+from distributed import Client, KilledWorker
 
 from daskps.data import from_arrays
 from daskps.errors import RunFailed
@@ -99,10 +100,33 @@ def test_the_scheduler_dies_and_the_error_comes_soon(tmp_path: Path) -> None:
             assert time.monotonic() - kill.at < 15
 
 
+@pytest.mark.slow
+def test_a_restart_of_the_cluster_ends_the_run_with_a_clear_error(tmp_path: Path) -> None:
+    with Farm(2, tmp_path) as farm:
+        restart = at_clock(4, lambda: farm.client.restart(wait_for_workers=False))
+        with pytest.raises(RunFailed, match="cancelled the run's futures"):
+            train(farm.client, "bsp", restart, max_iter=100)
+        assert restart.at is not None
+        assert time.monotonic() - restart.at < 20
+        farm.repair(2)
+        assert bits(train(farm.client)) == bits(calm())
+
+
+@pytest.mark.slow
+def test_tasks_that_dask_gives_up_are_started_again(tmp_path: Path) -> None:
+    seen = Recorder()
+    # Dask errs every task that was on a worker that died
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), Farm(2, tmp_path) as farm:
+        kill = at_clock(6, lambda: farm.kill(farm.others()[0]))
+        outcome = train(farm.client, "bsp", seen, kill, n_shards=1)
+    assert {type(x.error) for x in seen.of(ev.TaskFailed)} == {KilledWorker}
+    assert bits(outcome) == bits(calm())
+
+
 DRIVER = """
 import sys
 from cluster_tools import logistic
-from distributed import Client
+from distributed import Client, KilledWorker
 from daskps.data import open_dataset
 from daskps.run.launch import RunOptions, run_training
 
