@@ -8,6 +8,7 @@ a group without it is not a checkpoint. Nothing in it is pickled.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -129,7 +130,10 @@ def _batches(slots: list[int], array: zarr.Array[Any]) -> Iterable[list[int]]:
 
 def publish(store: str, cut: str, manifest: Manifest) -> None:
     """Make the cut exist."""
-    zarr.open_group(store, path=cut, mode="r+").attrs["daskps"] = msgspec.to_builtins(manifest)
+    raw = msgspec.to_builtins(manifest)
+    if math.isinf(manifest.server.staleness):  # JSON has no infinity
+        raw["server"]["staleness"] = None
+    zarr.open_group(store, path=cut, mode="r+").attrs["daskps"] = raw
 
 
 def discard(store: str, cuts: Iterable[str]) -> None:
@@ -193,6 +197,8 @@ def read_manifest(store: str, cut: str) -> Manifest:
                 f"{where} has version {version!r}; this daskps reads version {VERSION}. Use the "
                 "daskps that wrote it, or start without resume=True."
             )
+        if raw["server"]["staleness"] is None:
+            raw = {**raw, "server": {**raw["server"], "staleness": math.inf}}
         return msgspec.convert(raw, Manifest)
     except (OSError, KeyError, ValueError, msgspec.ValidationError) as error:
         if isinstance(error, CheckpointError):

@@ -6,49 +6,14 @@ ends. It has no clock, thread, socket or sleep of its own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container
 from dataclasses import dataclass, field
+from typing import Literal
 
 from daskps.errors import NonFinitePush, RunFailed, RunTimeout
 from daskps.run import events as ev
 from daskps.run.ledger import Ledger
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the coordinator is to do; fixed for a run."""
-
-    n_partitions: int
-    n_shards: int
-    n_clocks: int
-    """Clocks that every partition finishes unless training stops early."""
-    clocks_per_pass: int = 1
-    staleness: float = 0
-    """0 is BSP, `math.inf` is ASP."""
-    checkpoint_clocks: int | None = None
-    checkpoint_seconds: float | None = None
-    evaluate: bool = False
-    """Evaluate the held-out dataset after each pass."""
-    tol: float | None = None
-    """Stop when the loss of a pass is not better than the best by this much ..."""
-    n_iter_no_change: int = 2
-    """... for so many passes in a row."""
-    max_attempts: int = 3
-    """How often one (partition, clock) may fail by an error of its own."""
-    max_refusals: int = 50
-    """How often it may fail because shards or the layout were others than it was told."""
-    max_recoveries: int = 10
-    """Losses in a row, without a finished clock between them, that are survived."""
-    lease: float = 30.0
-    """Seconds without any progress after which running tasks get a speculative copy."""
-    patience: float = 900.0
-    """Seconds without any progress after which the run ends with an error."""
-
-    @property
-    def keeps_cuts(self) -> bool:
-        """Whether checkpoints are taken."""
-        return self.checkpoint_clocks is not None or self.checkpoint_seconds is not None
+from daskps.run.policy import Policy
 
 
 @dataclass(slots=True)
@@ -77,6 +42,9 @@ class Coordinator:
     _unsure: set[int] = field(default_factory=set)
     """Partitions whose task ended without success: some shards may have counted its push, so it
     must be done again before a cut, and before the end."""
+    _ahead: dict[int, int] = field(default_factory=dict)
+    """Clocks that some shards hold already while they are done again for those that lost them: a
+    cut must not fall between."""
     _want_cut: bool = False
     _want_evaluation: bool = False
     _writing: str | None = None
@@ -155,7 +123,9 @@ class Coordinator:
         if self.min_clock >= self.target:
             self._want_cut |= self._behind_cut()
         # a cut that is due while the one before is being written waits, and training goes on
-        cut_now = self._want_cut and (self._writing is None or self.min_clock >= self.target)
+        whole = all(self.clocks[p] >= c for p, c in self._ahead.items())
+        due = self._want_cut and whole
+        cut_now = due and (self._writing is None or self.min_clock >= self.target)
         if cut_now or self._want_evaluation:
             again = self._admit(self._unsure)
             return again if again or self.running else self._quiet()
@@ -260,6 +230,7 @@ class Coordinator:
         if self._stop is None:
             begun = self._unsure.union(r.partition for r in self.running.values())
             ahead = max(c + (p in begun) for p, c in self.clocks.items())
+            ahead = max(ahead, *self._ahead.values(), 0)
             self._stop, self.target = reason, min(self.target, ahead)
         elif self._stop == "tol":
             self._stop = reason  # which a roll-back does not take back
@@ -357,8 +328,21 @@ class Coordinator:
         self._unsure |= {r.partition for r in self.running.values()}
         self.running.clear()
         self._recovery += 1
-        clocks = dict(self.clocks)
-        return [*dropped, ev.Recover(self._recovery, shards, self._rolling, clocks)]
+        how = self._how()
+        if how == "rollback":
+            self._ahead.clear()
+        elif how == "replay":
+            done = {p: c + (p in self._unsure) for p, c in self.clocks.items()}
+            self._ahead = {p: max(c, self._ahead.get(p, 0)) for p, c in done.items()}
+        return [*dropped, ev.Recover(self._recovery, shards, how, dict(self.clocks))]
+
+    def _how(self) -> Literal["rollback", "replay", "partial"]:
+        if self._rolling:
+            return "rollback"
+        assert self._safe is not None
+        # what was lost heals with what is still to come; near the end there is too little of it
+        lost, left = self.min_clock - self._safe, self.target - self.min_clock
+        return "partial" if left >= lost + self.policy.clocks_per_pass else "replay"
 
     def _recovered(self, event: ev.Recovered) -> list[ev.Action]:
         if event.number != self._recovery:
@@ -379,21 +363,3 @@ class Coordinator:
                 self._stop, self.target = None, self.policy.n_clocks
         self._last_cut = (event.cut, min(self._last_cut[1], self.min_clock), self.now)
         return []
-
-
-def staleness_of(consistency: str, staleness: int) -> float:
-    """Return the staleness bound of a consistency name.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or SSP has no positive bound.
-    """
-    if consistency not in ("bsp", "ssp", "asp"):
-        raise ValueError(f"consistency={consistency!r}; expected 'bsp', 'ssp' or 'asp'.")
-    if consistency == "ssp" and staleness < 1:
-        raise ValueError(
-            f"staleness={staleness!r} with consistency='ssp'; expected an integer of at least 1 "
-            "(use consistency='bsp' for none)."
-        )
-    return {"bsp": 0, "ssp": staleness, "asp": math.inf}[consistency]

@@ -277,18 +277,21 @@ class Engine(ABC):
 
     def _recover(self, action: ev.Recover) -> None:
         start = time.monotonic()
-        lost = set(action.shards)
+        lost, down = set(action.shards), set(action.shards)
         cuts = self._usable_cuts(action.clocks)
         while time.monotonic() - start < self.recovery_timeout:
             while hung := self.silent(lost):  # news of them comes late or never
                 lost |= set(hung.shards)
+            down |= lost
+            if len(down) == self.n_shards:  # nobody holds anything newer than the cut
+                action = replace(action, how="rollback")
             try:
                 again, clocks = self._stand_up(lost, action, cuts[0])
             except CheckpointError as error:
                 logger.warning("%s", error)
                 del cuts[0]
-                if not action.rollback and cuts[0] is None:
-                    action = replace(action, rollback=True)
+                if cuts[0] is None:
+                    action = replace(action, how="rollback")
                 continue
             except (TimeoutError, OSError) as error:
                 self.post(ev.RecoveryFailed(error))
@@ -333,11 +336,11 @@ class Engine(ABC):
         generation = self.layout.generation + 1
         self.layout = self.layout.replace(self._make(numbers, generation))
         clocks = action.clocks
-        if action.rollback:
+        if action.how != "partial":
             clocks = self._clocks_of(cut)
         calls: list[ControlCall] = []
         for shard, ref in self.layout.refs.items():
-            if action.rollback or shard in action.shards or shard in lost:
+            if action.how == "rollback" or shard in action.shards or shard in lost:
                 calls.append(self._restoring(ref, generation, clocks, cut))
             else:
                 calls.append((ref, "advance", {"generation": generation, "clocks": dict(clocks)}))

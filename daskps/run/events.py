@@ -174,15 +174,14 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """Place the lost shards again.
-
-    With `rollback` every shard goes back to the last cut (or to its initial values); without,
-    only the lost ones do and everybody keeps `clocks`. No cut that is ahead of `clocks` is used.
-    """
+    """Place the lost shards again, at the newest cut that is not ahead of `clocks`."""
 
     number: int
     shards: tuple[int, ...]
-    rollback: bool
+    how: Literal["rollback", "replay", "partial"]
+    """``rollback``: every shard goes back to the cut. ``replay``: only the lost ones do, and the
+    clocks since are done again, which the others refuse by id. ``partial``: only the lost ones do,
+    and everybody goes on from `clocks`."""
     clocks: Clocks
 
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from daskps.data import Dataset
 from daskps.errors import CheckpointError, ShardLost
 from daskps.run import checkpoint
-from daskps.run.coordinator import Coordinator, Policy, staleness_of
+from daskps.run.coordinator import Coordinator
 from daskps.run.driver import Listener, drive
 from daskps.run.engine import Checkpoints, Engine
 from daskps.run.inprocess import InProcessEngine
 from daskps.run.ledger import Ledger
 from daskps.run.plan import Model, Plan
+from daskps.run.policy import Policy, staleness_of
 from daskps.run.state import State
 from daskps.server.shard import ServerSpec
 

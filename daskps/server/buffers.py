@@ -32,6 +32,12 @@ class Buffers:
             held = self._held[key] = np.empty(size, np.uint8)
         return held[:size].view(dtype).reshape(shape)
 
+    def forget(self) -> None:
+        """Let go of the calling thread's memory: a message that failed may still be on its way."""
+        thread = threading.get_ident()
+        for key in [k for k in self._held if k[0] == thread]:
+            self._held.pop(key, None)
+
     def clear(self) -> None:
         """Let go of all memory; arrays that are in use stay valid."""
         self._held.clear()

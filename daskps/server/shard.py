@@ -178,12 +178,15 @@ class Shard:
             self._folded.clear()
 
     def _each(self, msg: Push, act: Callable[[TableSlot, Index, Rows], None]) -> None:
+        parts = []
         for want, delta in zip(msg.wants, msg.deltas, strict=True):
             start = 0
             for slot, idx, n in self._pieces(want):
                 if n:  # an empty change would still copy a slot that a cut shares
-                    act(slot, idx, delta[start : start + n])
+                    parts.append((slot, idx, delta[start : start + n]))
                 start += n
+        for slot, idx, part in parts:  # all rows were found: nothing is applied by halves
+            act(slot, idx, part)
 
     def _pieces(self, want: Want) -> Iterator[tuple[TableSlot, Index, int]]:
         start = 0

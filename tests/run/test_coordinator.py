@@ -12,7 +12,8 @@ from world import World, calm, policy
 
 from daskps.errors import NonFinitePush, RunFailed, RunTimeout
 from daskps.run import events as ev
-from daskps.run.coordinator import Coordinator, Policy, staleness_of
+from daskps.run.coordinator import Coordinator
+from daskps.run.policy import Policy, staleness_of
 
 POLICIES = st.builds(
     Policy,
@@ -272,9 +273,43 @@ def test_what_goes_back_after_a_loss(
     assert isinstance(recover, ev.Recover)
     assert recover.shards == shards
     # BSP, nothing to load from, nobody left: all go back; else only the lost ones
-    assert recover.rollback is (staleness == 0 or not published or len(shards) == 2)
+    everybody = staleness == 0 or not published or len(shards) == 2
+    assert recover.how == ("rollback" if everybody else "partial")
     assert abandoned == [ev.Abandon(t) for t in (1, 2, 3)]
     assert coordinator.running == {}
+
+
+@pytest.mark.parametrize(
+    ("left", "how"), [pytest.param(4, "partial", id="early"), pytest.param(3, "replay", id="late")]
+)
+def test_near_the_end_what_was_lost_is_done_again(left: int, how: str) -> None:
+    # a cut at clock 0, two clocks since, two a pass: what is lost heals in four clocks
+    settings = {"staleness": 1, "clocks_per_pass": 2, "n_clocks": 2 + left}
+    coordinator = Coordinator.start(policy(**settings), dict.fromkeys(range(3), 0))
+    coordinator.clocks = dict.fromkeys(range(3), 2)
+    coordinator.handle(ev.Tick(1.0))
+    (*_, recover) = coordinator.handle(ev.WorkerLost("w", (0,)))
+    assert isinstance(recover, ev.Recover)
+    assert recover.how == how
+
+
+def test_no_cut_falls_into_a_replay() -> None:
+    settings = {"staleness": 1, "clocks_per_pass": 2, "n_clocks": 3, "checkpoint_clocks": 1}
+    coordinator = Coordinator.start(policy(**settings), dict.fromkeys(range(3), 0))
+    coordinator.clocks = dict.fromkeys(range(3), 2)
+    coordinator.handle(ev.Tick(1.0))
+    (*_, recover) = coordinator.handle(ev.WorkerLost("w", (0,)))
+    assert isinstance(recover, ev.Recover)
+    actions = coordinator.handle(
+        ev.Recovered(recover.number, dict.fromkeys(range(3), 0), "cut-00000000")
+    )
+    while coordinator.min_clock < 3:
+        # the other shard has counted two clocks of everybody, and a third was on its way
+        assert not any(isinstance(a, ev.FreezeCut) for a in actions)
+        launched = [a for a in actions if isinstance(a, ev.Launch)]
+        figures = {"loss": 1.0, "samples": 1.0}
+        actions = [a for x in launched for a in coordinator.handle(ev.TaskDone(x.token, figures))]
+    assert any(isinstance(a, ev.FreezeCut) for a in actions)
 
 
 def test_a_worker_without_shards_changes_nothing() -> None:

@@ -13,12 +13,13 @@ import scipy.sparse
 from daskps.data import Dataset, as_dataset
 from daskps.models.linear import LinearData, LogisticModel
 from daskps.run import events as ev
-from daskps.run.coordinator import Coordinator, Policy
+from daskps.run.coordinator import Coordinator
 from daskps.run.driver import drive
 from daskps.run.engine import Checkpoints
 from daskps.run.inprocess import InProcessEngine
 from daskps.run.ledger import Ledger
 from daskps.run.plan import Plan, StepServer
+from daskps.run.policy import Policy
 from daskps.server.messages import Stats
 from daskps.server.shard import ServerSpec
 

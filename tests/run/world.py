@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from daskps.run import events as ev
-from daskps.run.coordinator import Coordinator, Policy
+from daskps.run.coordinator import Coordinator
+from daskps.run.policy import Policy
 
 Counted = dict[int, set[int]]
 
@@ -185,10 +186,11 @@ class World:
             if all(n <= clocks[p] for p, n in c.clocks.items())
         ]
         cut = usable[0] if usable else self.initial
-        if action.rollback or not usable:
+        if action.how == "rollback" or not usable or len(lost) == len(self.shards):
             clocks = cut.clocks
             self.restore(range(len(self.shards)), cut, clocks)
         else:
+            clocks = dict(cut.clocks) if action.how == "replay" else clocks
             self.restore(lost, cut, clocks)
             for n, shard in enumerate(self.shards):
                 if n not in lost:

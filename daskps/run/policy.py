@@ -1,0 +1,60 @@
+"""What a run is to do: consistency, checkpoints, when to stop, what to put up with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the coordinator is to do; fixed for a run."""
+
+    n_partitions: int
+    n_shards: int
+    n_clocks: int
+    """Clocks that every partition finishes unless training stops early."""
+    clocks_per_pass: int = 1
+    staleness: float = 0
+    """0 is BSP, `math.inf` is ASP."""
+    checkpoint_clocks: int | None = None
+    checkpoint_seconds: float | None = None
+    evaluate: bool = False
+    """Evaluate the held-out dataset after each pass."""
+    tol: float | None = None
+    """Stop when the loss of a pass is not better than the best by this much ..."""
+    n_iter_no_change: int = 2
+    """... for so many passes in a row."""
+    max_attempts: int = 3
+    """How often one (partition, clock) may fail by an error of its own."""
+    max_refusals: int = 50
+    """How often it may fail because shards or the layout were others than it was told."""
+    max_recoveries: int = 10
+    """Losses in a row, without a finished clock between them, that are survived."""
+    lease: float = 30.0
+    """Seconds without any progress after which running tasks get a speculative copy."""
+    patience: float = 900.0
+    """Seconds without any progress after which the run ends with an error."""
+
+    @property
+    def keeps_cuts(self) -> bool:
+        """Whether checkpoints are taken."""
+        return self.checkpoint_clocks is not None or self.checkpoint_seconds is not None
+
+
+def staleness_of(consistency: str, staleness: int) -> float:
+    """Return the staleness bound of a consistency name.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or SSP has no positive bound.
+    """
+    if consistency not in ("bsp", "ssp", "asp"):
+        raise ValueError(f"consistency={consistency!r}; expected 'bsp', 'ssp' or 'asp'.")
+    if consistency == "ssp" and staleness < 1:
+        raise ValueError(
+            f"staleness={staleness!r} with consistency='ssp'; expected an integer of at least 1 "
+            "(use consistency='bsp' for none)."
+        )
+    return {"bsp": 0, "ssp": staleness, "asp": math.inf}[consistency]
