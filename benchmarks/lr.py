@@ -54,7 +54,7 @@ console = Console(soft_wrap=True)
 def csr(rows: Rows, n_features: int) -> sparse.csr_array:
     n, width = rows.ids.shape
     ones = np.ones(n * width, np.float32)
-    indptr = np.arange(0, n * width + 1, width)
+    indptr = np.arange(0, n * width + 1, width, dtype=np.int32)  # scikit-learn takes no int64
     return sparse.csr_array((ones, rows.ids.ravel(), indptr), shape=(n, n_features))
 
 

@@ -82,7 +82,7 @@ class Labels:
         if UNKNOWN in positions:
             stranger = self.names[positions == UNKNOWN][0]
             raise DataError(
-                f"label {_plain(stranger)!r} of {what} is none of the classes "
+                f"label {_plain(stranger)} of {what} is none of the classes "
                 f"{classes.tolist()!r}; leave its rows out, or train with all classes (partial_fit "
                 "learns of them by classes=)."
             )
@@ -160,5 +160,5 @@ def _integer_type(y: Any) -> np.dtype[Any] | None:
     return dtype if isinstance(dtype, np.dtype) and dtype.kind in "iu" else None
 
 
-def _plain(name: Any) -> Any:
-    return name.item() if isinstance(name, np.generic) else name
+def _plain(name: np.generic) -> str:
+    return f"{name:g}" if isinstance(name, np.floating) else repr(name.item())

@@ -364,7 +364,8 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row, shape (n_rows,)."""
-        return self.classes_[predict.best(self.decision_function(X))]
+        margins = self.decision_function(X)
+        return self.classes_[predict.best(margins)]
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on `X`; a dataset brings its own labels and weights."""

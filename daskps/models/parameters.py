@@ -165,10 +165,8 @@ def step_rates(
     if before is not None:  # another eta would give the state of FTRL another meaning
         return before
     part = dataset.partition(0)
-    x = part.values
-    return kernel.default_rates(
-        part.n_rows, part.nnz, part.nnz if x is None else float(np.dot(x, x))
-    )
+    x = np.ones(part.nnz, np.float32) if part.values is None else part.values
+    return kernel.default_rates(part.n_rows, int(np.count_nonzero(x)), float(np.dot(x, x)))
 
 
 def absolute(store: str | os.PathLike[str] | None) -> str | None:
