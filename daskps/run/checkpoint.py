@@ -180,6 +180,12 @@ def _cuts(store: str) -> list[str]:
     return [name for name in sync(names()) if name.startswith("cut-")]
 
 
+def _with_infinity(raw: Any) -> Any:
+    if raw["server"]["staleness"] is None:
+        return {**raw, "server": {**raw["server"], "staleness": math.inf}}
+    return raw
+
+
 def read_manifest(store: str, cut: str) -> Manifest:
     """Return the checked manifest of a cut.
 
@@ -197,9 +203,7 @@ def read_manifest(store: str, cut: str) -> Manifest:
                 f"{where} has version {version!r}; this daskps reads version {VERSION}. Use the "
                 "daskps that wrote it, or start without resume=True."
             )
-        if raw["server"]["staleness"] is None:
-            raw = {**raw, "server": {**raw["server"], "staleness": math.inf}}
-        return msgspec.convert(raw, Manifest)
+        return msgspec.convert(_with_infinity(raw), Manifest)
     except (OSError, KeyError, ValueError, msgspec.ValidationError) as error:
         if isinstance(error, CheckpointError):
             raise

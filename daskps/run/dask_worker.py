@@ -144,9 +144,9 @@ class WorkerTransport:
         """See `daskps.server.client.Transport.send`."""
         if not calls:
             return list
-        loop = self._plugin.worker.loop.asyncio_loop
+        loop: Any = self._plugin.worker.loop
         sent = asyncio.run_coroutine_threadsafe(
-            self._plugin.caller.call_all(calls, self._timeout), loop
+            self._plugin.caller.call_all(calls, self._timeout), loop.asyncio_loop
         )
 
         def wait() -> list[Any]:
@@ -161,7 +161,7 @@ class WorkerTransport:
 
 def _transport(plan: Plan) -> WorkerTransport:
     plugin = get_worker().plugins.get(DaskpsWorker.name)
-    if plugin is None:
+    if not isinstance(plugin, DaskpsWorker):
         raise RunFailed("this worker has no daskps plugin; was it unregistered during the run?")
     return WorkerTransport(plugin, plan.call_timeout)
 
@@ -172,7 +172,9 @@ def load(source: Dataset | Partition, number: int, plan: Plan, *, held_out: bool
     return plan.prepare_whole(partition) if held_out else plan.prepare(partition)
 
 
-def work(data: Prepared, plan: Plan, token: int, partition: int, clock: int, layout: Layout) -> None:
+def work(
+    data: Prepared, plan: Plan, token: int, partition: int, clock: int, layout: Layout
+) -> None:
     """Task: run (partition, clock); the figures go to the driver as an event, the fast way."""
     figures = run_task(plan, data, partition, clock, layout, _transport(plan))
     worker = get_worker()

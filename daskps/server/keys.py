@@ -60,9 +60,7 @@ def whole_table(placement: Placement) -> KeySet:
     return KeySet(placement.spec.name, placement.bounds(), None)
 
 
-def localise(
-    placement: Placement, indices: NDArray[Any]
-) -> tuple[KeySet, NDArray[np.uint32]]:
+def localise(placement: Placement, indices: NDArray[Any]) -> tuple[KeySet, NDArray[np.uint32]]:
     """Return the key set of `indices` and their positions in it.
 
     Parameters
@@ -95,9 +93,7 @@ def localise(
     return KeySet(placement.spec.name, keyset, at), _take(order, indices)
 
 
-def _localise_few(
-    placement: Placement, indices: NDArray[Any]
-) -> tuple[KeySet, NDArray[np.uint32]]:
+def _localise_few(placement: Placement, indices: NDArray[Any]) -> tuple[KeySet, NDArray[np.uint32]]:
     keys, inverse = np.unique(indices.astype(np.uint64), return_inverse=True)
     bounds, ordered = _in_slot_order(placement, keys)
     rank = np.empty(len(keys), np.uint32)
