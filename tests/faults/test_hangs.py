@@ -34,8 +34,8 @@ from daskps.data import from_arrays
 from daskps.errors import RunFailed
 from daskps.run import checkpoint, engine, launch
 from daskps.run import events as ev
-from daskps.run.coordinator import Policy
 from daskps.run.plan import Plan
+from daskps.run.policy import Policy
 
 pytestmark = pytest.mark.faults
 
@@ -126,7 +126,7 @@ def test_tasks_that_dask_gives_up_are_started_again(tmp_path: Path) -> None:
 DRIVER = """
 import sys
 from cluster_tools import logistic
-from distributed import Client, KilledWorker
+from distributed import Client
 from daskps.data import open_dataset
 from daskps.run.launch import RunOptions, run_training
 

@@ -57,15 +57,15 @@ def test_every_run_finishes(tmp_path: Path, consistency: str) -> None:
         for seed in range(RUNS):
             runs.append(one_run(farm, consistency, seed, tmp_path / f"{seed}.zarr"))
             farm.repair(N_WORKERS)
-    off = max(abs(r.loss / loss(calm(consistency, max_iter=PASSES)) - 1) for r in runs)
+    off = [100 * (r.loss / loss(calm(consistency, max_iter=PASSES)) - 1) for r in runs]
     pauses = [r.pause for r in runs]
     print(
         f"\n{consistency}: {len(runs)} of {RUNS} runs finished; the victim held a shard in "
         f"{sum(r.held for r in runs)}, its nanny died too in {sum(r.nanny for r in runs)}; bits as "
-        f"in the calm run in {sum(r.equal for r in runs)}; loss off by at most {100 * off:.2f} %; "
+        f"in the calm run in {sum(r.equal for r in runs)}; loss off by {min(off):.2f} to {max(off):.2f} %; "
         f"longest pause after the kill {max(pauses):.2f} s, "
         f"median {statistics.median(pauses):.2f} s"
     )
     assert consistency != "bsp" or all(r.equal for r in runs)
-    assert off < 0.005
+    assert max(map(abs, off)) < 0.5
     assert max(pauses) < 10
