@@ -461,6 +461,8 @@ def test_a9a_is_learnt_as_well_as_by_scikit_learn(
     a9a: tuple[daskps.Dataset, daskps.Dataset], a9a_best: float, consistency: str, solver: str
 ) -> None:
     train, test = a9a
-    clf = fitted(train, consistency=consistency, solver=solver, max_iter=10)
+    # after so many passes the last pushes of SSP, in whatever order, move little
+    options = {"alpha": 3e-4, "solver": solver, "consistency": consistency, "max_iter": 30}
+    clf = fitted(train, **options)
     assert clf.score(test) >= 0.848
     assert clf.log_loss(test) <= 1.005 * a9a_best
