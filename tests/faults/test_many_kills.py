@@ -62,8 +62,8 @@ def test_every_run_finishes(tmp_path: Path, consistency: str) -> None:
     print(
         f"\n{consistency}: {len(runs)} of {RUNS} runs finished; the victim held a shard in "
         f"{sum(r.held for r in runs)}, its nanny died too in {sum(r.nanny for r in runs)}; bits as "
-        f"in the calm run in {sum(r.equal for r in runs)}; loss off by {min(off):.2f} to {max(off):.2f} %; "
-        f"longest pause after the kill {max(pauses):.2f} s, "
+        f"in the calm run in {sum(r.equal for r in runs)}; loss off by {min(off):.2f} to "
+        f"{max(off):.2f} %; longest pause after the kill {max(pauses):.2f} s, "
         f"median {statistics.median(pauses):.2f} s"
     )
     assert consistency != "bsp" or all(r.equal for r in runs)
