@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
 
-def local_cluster(n_workers: int = 2, *, threads_per_worker: int = 1, **kwargs: Any) -> LocalCluster:
+def local_cluster(
+    n_workers: int = 2, *, threads_per_worker: int = 1, **kwargs: Any
+) -> LocalCluster:
     """Start a Dask cluster of processes on this machine, bound to 127.0.0.1.
 
     Anyone who reaches a Dask cluster without TLS can run code in it, so this one is reachable from
