@@ -89,25 +89,27 @@ def measure_speed(train: Dataset, test: Dataset, options: argparse.Namespace) ->
     bare = BareKernel(train, Rule(options.solver == "ftrl", *rates, alpha2=options.alpha))
     bare.seconds_of_a_pass()
     taken: dict[str, list[float]] = {"bare kernel": [], "in process": [], "cluster": []}
+    ratios: dict[str, list[float]] = {"in process": [], "cluster": []}
     ends: list[NDArray[np.float64]] = []
     with daskps.local_cluster(WORKERS) as cluster, Client(cluster, set_as_default=False) as client:
         with client.as_current():
             judged = estimator(options).fit(train, eval_set=test)  # compiles, outside the clock
         estimator(options, max_iter=1).fit(train)
         for _ in range(options.repeats):
-            taken["bare kernel"] += [bare.seconds_of_a_pass() for _ in range(options.passes)]
+            yardstick = [bare.seconds_of_a_pass() for _ in range(options.passes)]
+            taken["bare kernel"] += yardstick
             alone = estimator(options).fit(train)
             with client.as_current():
                 together = estimator(options).fit(train)
             ends.append(pass_seconds(together))
             for name, clf in (("in process", alone), ("cluster", together)):
-                taken[name] += np.diff(pass_seconds(clf), prepend=0).tolist()
+                seconds = np.diff(pass_seconds(clf), prepend=0).tolist()
+                taken[name] += seconds
+                ratios[name].append(median(yardstick) / median(seconds))  # taken side by side
     loss = judged.history_.eval_loss.dropna("clock").values
     return {
         "rows_per_s": {k: _speeds(train.n_rows, v) for k, v in taken.items()},
-        "efficiency": {
-            k: median(taken["bare kernel"]) / median(taken[k]) for k in ("in process", "cluster")
-        },
+        "efficiency": {name: median(found) for name, found in ratios.items()},
         "passes": [
             {"log_loss": float(x), "seconds": float(s)}
             for x, s in zip(loss, np.median(ends, axis=0), strict=True)
