@@ -303,6 +303,18 @@ def calm(consistency: str = "bsp", **options: Any) -> Outcome:
     return train(None, consistency, **options)
 
 
+@cache
+def calm_losses(consistency: str, **options: Any) -> list[float]:
+    """Return the losses of some calm runs: with staleness they differ by half a percent."""
+    return [loss(train(None, consistency, **options)) for _ in range(6)]
+
+
+def off(outcome: Outcome, consistency: str, **options: Any) -> float:
+    """Return by how many percent the loss is outside the range of calm runs, with sign."""
+    found, calm = loss(outcome), calm_losses(consistency, **options)
+    return 100 * (found / min(max(found, min(calm)), max(calm)) - 1)
+
+
 def bits(outcome: Outcome) -> bytes:
     """Return the parameters, to the bit."""
     return outcome.values[COEF][1].tobytes() + outcome.values[INTERCEPT][1].tobytes()
