@@ -31,7 +31,7 @@ from daskps.server.messages import Stats
 
 logger = logging.getLogger("daskps")
 
-PING = 3.0
+PING = 5.0
 """Seconds in which a shard that is under suspicion must answer."""
 
 
