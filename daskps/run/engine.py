@@ -31,6 +31,8 @@ from daskps.server.messages import Stats
 
 logger = logging.getLogger("daskps")
 
+SLOWEST = 10e6
+"""Bytes a second that a store or a network moves at the least."""
 PING = 5.0
 """Seconds in which a shard that is under suspicion must answer."""
 
@@ -103,7 +105,7 @@ class Engine(ABC):
         self.layout = Layout(1, slots.owners, refs)
         if cut is not None or state is not None:
             calls = [self._restoring(r, 1, clocks, cut) for r in self.layout.refs.values()]
-            _raise_first(self._call(calls, self.recovery_timeout))
+            _raise_first(self._call(calls, self._bulk_timeout))
 
     def next_event(self, timeout: float) -> ev.Event | None:
         """Return the next event, or None after `timeout` seconds."""
@@ -166,7 +168,7 @@ class Engine(ABC):
     def close(self) -> None:
         """Leave nothing behind: no shard, task, thread or cut that is half-written."""
         for writer in list(self._writers):
-            writer.join(timeout=self.recovery_timeout)
+            writer.join(timeout=self._bulk_timeout)
         self._close()
 
     # -- for subclasses ----------------------------------------------------------------------
@@ -200,10 +202,19 @@ class Engine(ABC):
     def _store(self) -> str | None:
         return None if self.checkpoints is None else self.checkpoints.store
 
+    @property
+    def _bulk_timeout(self) -> float:
+        """Seconds in which every shard must have moved all of its rows."""
+        sizes = (
+            t.n_rows * t.width * t.updater.n_fields * t.updater.dtype.itemsize
+            for t in self.plan.server.tables
+        )
+        return self.recovery_timeout + sum(sizes) / SLOWEST
+
     def _all(self, operation: str, *, within: float | None = None, **kwargs: Any) -> dict[int, Any]:
         refs = self.layout.refs
         calls = [(ref, operation, kwargs) for ref in refs.values()]
-        answers = _raise_first(self._call(calls, within or self.recovery_timeout))
+        answers = _raise_first(self._call(calls, within or self._bulk_timeout))
         return dict(zip(refs, answers, strict=True))
 
     def _failure(self, token: int, error: BaseException) -> ev.TaskFailed:
@@ -239,7 +250,7 @@ class Engine(ABC):
         store = self.checkpoints.store
         try:
             for writer in before:  # a loss overtook it: it may be at work on a cut of this name
-                writer.join(self.recovery_timeout)
+                writer.join(self._bulk_timeout)
             rows: dict[str, dict[int, int]] = {}
             samples = {s: seen for n, (_, seen) in frozen.items() for s in layout.slots_of(n)}
             for sizes, _ in frozen.values():
@@ -249,7 +260,7 @@ class Engine(ABC):
             calls = [
                 (ref, "write_cut", {"store": store, "cut": cut}) for ref in layout.refs.values()
             ]
-            _raise_first(self._call(calls, self.recovery_timeout))
+            _raise_first(self._call(calls, self._bulk_timeout))
             manifest = checkpoint.Manifest(
                 model=self.checkpoints.fingerprint,
                 server=self.plan.server,
@@ -345,9 +356,7 @@ class Engine(ABC):
             else:
                 calls.append((ref, "advance", {"generation": generation, "clocks": dict(clocks)}))
         gone = set()
-        for (ref, _, _), answer in zip(
-            calls, self._call(calls, self.recovery_timeout), strict=True
-        ):
+        for (ref, _, _), answer in zip(calls, self._call(calls, self._bulk_timeout), strict=True):
             if isinstance(answer, ShardLost):
                 gone.add(ref.shard)
             elif isinstance(answer, BaseException):
