@@ -42,5 +42,7 @@ def test_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (tmp_path / "model.zarr").is_dir()
     finally:
         if client := names.get("client"):
-            client.cluster.close()
+            # the client first: one that finds its cluster gone leaves its event loop running
+            cluster = client.cluster
             client.close()
+            cluster.close()
