@@ -274,7 +274,7 @@ class DaskEngine(Engine):
             dask_worker.work,
             self._data[action.partition],
             *(self.plan, action.token, action.partition, action.clock, self.layout),
-            key=f"daskps-step-{self.plan.run}-{action.partition}-{action.clock}-{action.token}",
+            key=_key("step", self.plan.run, action.partition, action.clock, action.token),
             **self._elsewhere(action.copy_of),
         )
         self._tasks[action.token] = (future, self.layout.generation)
@@ -343,7 +343,7 @@ class DaskEngine(Engine):
             self._client.submit(
                 dask_worker.evaluate,
                 *(data, plan, clock, layout),
-                key=f"daskps-evaluate-{plan.run}-{i}-{clock}-{layout.generation}",
+                key=_key("evaluate", plan.run, i, clock, layout.generation),
                 pure=False,
             )
             for i, data in enumerate(self._held_out)
@@ -366,3 +366,12 @@ class DaskEngine(Engine):
         self._tasks.clear()
         self._shards.clear()
         self._data = self._held_out = []
+
+
+def _key(what: str, run: str, *numbers: int) -> tuple[str, int]:
+    """Return a key that makes a task group of its own.
+
+    Dask takes the tasks of a group that is large beside the cluster and has few dependencies for
+    roots, and places them wherever there is room, whoever holds their data.
+    """
+    return f"daskps-{what}-{run}-" + "-".join(map(str, numbers)), 0
