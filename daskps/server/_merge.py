@@ -57,14 +57,15 @@ def gather(rows: F32, idx: Index, everything: bool, out: F32) -> None:
 
 
 @njit(nogil=True, cache=True)
-def fold(acc: F32, idx: Index, everything: bool, push: F32, value: int, lam: int) -> None:
-    """Add a push to the accumulator of a clock; `value`, `lam` are the positions of du, lam."""
+def fold(acc: F32, idx: Index, everything: bool, push: F32, lam: int) -> None:
+    """Add a push to the accumulator of a clock; `lam` is the position of the response."""
     for k in range(push.shape[0]):
         i = k if everything else idx[k]
-        for f in range(acc.shape[1]):
+        for c in range(acc.shape[2]):
+            acc[i, 0, c] += push[k, 0, c] * stiffness(push[k, lam, c])
+        for f in range(1, acc.shape[1]):
             for c in range(acc.shape[2]):
-                x = push[k, f, c]
-                acc[i, f, c] += x * stiffness(push[k, lam, c]) if f == value else x
+                acc[i, f, c] += push[k, f, c]
 
 
 @njit(nogil=True, cache=True)

@@ -134,16 +134,15 @@ class ParameterClient:
         """
         near, far = self._split()
 
-        def message(slots: list[int]) -> Push:
-            parts = tuple(
-                _gather(d, k, self._used(k, slots)) for d, k in zip(deltas, keysets, strict=True)
-            )
+        def message(ref: ShardRef, slots: list[int]) -> Push:
+            pairs = enumerate(zip(deltas, keysets, strict=True))
+            parts = tuple(self._part(f"part {ref.shard} {i}", d, k, slots) for i, (d, k) in pairs)
             wants = self._wants(keysets, slots)
             return Push(self.layout.generation, partition, clock, samples, wants, parts)
 
-        calls: list[Call] = [(ref, "push", message(slots)) for _, ref, slots in far]
+        calls: list[Call] = [(ref, "push", message(ref, slots)) for _, ref, slots in far]
         wait = self._transport.send(calls)
-        acks = [shard.push(message(slots), borrowed=True) for shard, _, slots in near]
+        acks = [shard.push(message(ref, slots), borrowed=True) for shard, ref, slots in near]
         acks += wait()
         self.traffic.pushed += sum(d.nbytes for _, _, msg in calls for d in msg.deltas)
         return any(a.applied for a in acks)
@@ -164,6 +163,15 @@ class ParameterClient:
         shape = (len(keyset), t.updater.n_pull, t.width)
         return self._transport.buffers.take(f"pull {number}", shape, t.updater.dtype)
 
+    def _part(
+        self, purpose: str, deltas: NDArray[Any], keyset: KeySet, slots: list[int]
+    ) -> NDArray[Any]:
+        """Return the rows of `deltas` that stand in `slots`, in memory that is used again."""
+        used = self._used(keyset, slots)
+        n = sum(int(keyset.bounds[s + 1] - keyset.bounds[s]) for s in used)
+        out = self._transport.buffers.take(purpose, (n, *deltas.shape[1:]), deltas.dtype)
+        return _gather(deltas, keyset, used, out)
+
     def _wants(self, keysets: Sequence[KeySet], slots: list[int]) -> tuple[Want, ...]:
         return tuple(_want(k, self._used(k, slots)) for k in keysets)
 
@@ -183,11 +191,13 @@ def _views(whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> list[NDArra
     return [whole[b[s] : b[s + 1]] for s in slots]
 
 
-def _gather(whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> NDArray[Any]:
+def _gather(
+    whole: NDArray[Any], keyset: KeySet, slots: list[int], out: NDArray[Any] | None = None
+) -> NDArray[Any]:
     pieces = _views(whole, keyset, slots)
     if sum(map(len, pieces)) == len(whole):
         return whole
-    return np.concatenate(pieces) if pieces else whole[:0]
+    return np.concatenate(pieces, out=out) if pieces else whole[:0]
 
 
 def _scatter(part: NDArray[Any], whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> None:

@@ -142,7 +142,7 @@ class _Local(msgspec.Struct, frozen=True):
 
     def fold(self, acc: Array, idx: Index, push: Array) -> None:
         """Add one partition's push to the clock's accumulator."""
-        _merge.fold(acc, *_rows_of(idx), _frozen(push), 0, self.n_acc - 1)
+        _merge.fold(acc, *_rows_of(idx), _frozen(push), self.n_acc - 1)
 
 
 class SGD(_Local, frozen=True, tag=True):
@@ -173,7 +173,7 @@ class SGD(_Local, frozen=True, tag=True):
         rows[:, 1:] = 0
 
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
-        _merge.gather(_frozen(rows), *_rows_of(idx), out)
+        _gather(rows, idx, out)
 
     def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
         _merge.commit_sgd(rows, _frozen(acc))
@@ -212,7 +212,7 @@ class AdaGrad(_Local, frozen=True, tag=True):
         rows[:, 1:] = 0
 
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
-        _merge.gather(_frozen(rows), *_rows_of(idx), out)
+        _gather(rows, idx, out)
         if self.discount:
             _merge.flush_adagrad(_frozen(rows), *_rows_of(idx), *_rates(self), float(T), out)
 
@@ -260,7 +260,7 @@ class FTRL(_Local, frozen=True, tag=True):
         _merge.ftrl_duals(_frozen(values), eta, beta, rows)
 
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
-        _merge.gather(_frozen(rows), *_rows_of(idx), out)
+        _gather(rows, idx, out)
 
     def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
         eta, beta, alpha2, _ = _rates(self)
@@ -287,6 +287,13 @@ def _rates(updater: AdaGrad | FTRL) -> tuple[Any, Any, Any, Any]:
     alpha2 = updater.alpha * (1 - updater.l1_ratio)
     alpha1 = updater.alpha * updater.l1_ratio
     return np.float32(updater.eta), np.float32(updater.beta), alpha2, alpha1
+
+
+def _gather(rows: Array, idx: Index, out: Array) -> None:
+    if idx is None and rows.shape == out.shape:
+        out[:] = rows  # as fast as memory
+    else:
+        _merge.gather(_frozen(rows), *_rows_of(idx), out)
 
 
 def _rows_of(idx: Index) -> tuple[Array, bool]:
