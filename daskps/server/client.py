@@ -142,7 +142,7 @@ class ParameterClient:
 
         calls: list[Call] = [(ref, "push", message(ref, slots)) for _, ref, slots in far]
         wait = self._transport.send(calls)
-        acks = [shard.push(message(ref, slots), borrowed=True) for shard, ref, slots in near]
+        acks = [shard.push(message(ref, slots)) for shard, ref, slots in near]
         acks += wait()
         self.traffic.pushed += sum(d.nbytes for _, _, msg in calls for d in msg.deltas)
         return any(a.applied for a in acks)

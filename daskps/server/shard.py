@@ -128,15 +128,8 @@ class Shard:
             start += n
         return whole
 
-    def push(self, msg: Push, *, borrowed: bool = False) -> Ack:
-        """Take the deltas of (partition, clock) once.
-
-        Parameters
-        ----------
-        msg
-            The deltas.
-        borrowed
-            Whether the caller will reuse the arrays after this returns.
+    def push(self, msg: Push) -> Ack:
+        """Take the deltas of (partition, clock) once; their arrays may be used again afterwards.
 
         Raises
         ------
@@ -155,14 +148,15 @@ class Shard:
             self._counts["pushes"] += 1
             self.clocks[msg.partition] = msg.clock + 1
             if self.spec.sync:
-                self._gather(msg, borrowed)
+                self._gather(msg)
             else:
                 self._each(msg, lambda t, idx, d: t.apply(idx, d, self.samples, msg.samples))
                 self.samples += msg.samples
             return Ack(applied=True)
 
-    def _gather(self, msg: Push, borrowed: bool) -> None:
-        if borrowed and msg.partition != len(self._folded):
+    def _gather(self, msg: Push) -> None:
+        if msg.partition != len(self._folded):
+            # Dask's inproc:// comms too hand over the sender's own memory
             msg = replace(msg, deltas=tuple(d.copy() for d in msg.deltas))
         self._waiting[msg.partition] = msg
         # partition order, whatever the order of arrival: float sums are not associative

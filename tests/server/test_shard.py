@@ -60,7 +60,7 @@ def test_each_push_counts_once_under_resends_and_reordering(
     def send(msg: Push, *, again: bool) -> None:
         # the caller reuses its buffers at once; a message that is sent again was kept elsewhere
         buffer = msg.deltas[0].copy()
-        assert shard.push(replace(msg, deltas=(buffer,)), borrowed=True).applied is not again
+        assert shard.push(replace(msg, deltas=(buffer,))).applied is not again
         buffer[:] = 10**9
 
     # small choices let a partition go on where staleness allows it, large ones send again

@@ -129,21 +129,28 @@ def test_cuts_wait_for_the_barrier() -> None:
         shard.freeze("cut")
 
 
+def busy_shard(updater: Any, n: int) -> Shard:
+    """Return a shard of `n` rows that has been pushed to, frozen and pulled from."""
+    spec = make_spec(TableSpec("w", n, 1, updater), partitions=2, staleness=math.inf, slots=64)
+    push = floats(updater, (n, updater.n_push, 1), seed=0)
+    shard = alone(spec)
+    for clock in range(3):
+        for p in range(2):
+            shard.push(push_all(shard, push, partition=p, clock=clock))
+    shard.freeze("cut")
+    shard.thaw("cut")
+    pull_all(shard, clock=3)
+    return shard
+
+
 @pytest.mark.parametrize("updater", [AdaGrad(discount=True), FTRL(discount=True)], ids=type)
 def test_memory_of_a_shard_with_staleness_is_that_of_its_rows(updater: Any) -> None:
     """Rows with updater state are 1; at most 1.3 are allowed outside a checkpoint."""
     n = 200_000
-    spec = make_spec(TableSpec("w", n, 1, updater), partitions=2, staleness=math.inf, slots=64)
-    push = floats(updater, (n, updater.n_push, 1), seed=0)
+    busy_shard(updater, 1000)  # compiled code takes memory of its own
     tracemalloc.start()
     try:
-        shard = alone(spec)
-        for clock in range(3):
-            for p in range(2):
-                shard.push(push_all(shard, push, partition=p, clock=clock), borrowed=True)
-        shard.freeze("cut")
-        shard.thaw("cut")
-        pull_all(shard, clock=3)
+        shard = busy_shard(updater, n)
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
