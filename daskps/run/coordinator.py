@@ -311,8 +311,8 @@ class Coordinator:
             return self._fail(
                 RunFailed(
                     f"{self._recoveries} losses of shards without a finished clock between them; "
-                    f"expected at most {self.policy.max_recoveries}. Raise max_recoveries=, or "
-                    "see why workers die (memory, pre-emption)."
+                    f"expected at most {self.policy.max_recoveries}. See in the "
+                    "workers' logs why they die (memory, pre-emption)."
                 )
             )
         if self._writing:  # nobody will publish it

@@ -392,10 +392,11 @@ def wait_for_cuts(store: Path, every: int | None) -> Callable[[int, float], None
     """Return a callback that lets each cut be written before the next one is due."""
 
     def callback(clock: int, loss: float) -> None:
+        if not every or clock == 1 or clock % every != 1:
+            return
         deadline = time.monotonic() + 20
-        while every and clock % every == 1 and clock > 1 and time.monotonic() < deadline:
-            if f"cut-{clock - 1:08d}" in published(str(store)):
-                return
+        while f"cut-{clock - 1:08d}" not in published(str(store)):
+            assert time.monotonic() < deadline, f"the cut before clock {clock} was not written"
             time.sleep(0.01)  # polls
 
     return callback
