@@ -291,7 +291,7 @@ def test_losses_without_end_are_given_up() -> None:
         if isinstance(action, ev.Launch):
             engine.lose(0)
 
-    with pytest.raises(RunFailed, match="max_recoveries"):
+    with pytest.raises(RunFailed, match="4 losses of shards without a finished clock"):
         train(trouble=trouble, max_recoveries=3)
 
 
