@@ -29,7 +29,7 @@ from distributed import Client, LocalCluster, Scheduler
 from numpy.typing import NDArray
 
 from daskps.data import Dataset, as_dataset
-from daskps.models.linear import COEF, INTERCEPT, LogisticModel
+from daskps.models.linear import COEF, INTERCEPT, LinearModel
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
 from daskps.run.dask_hub import is_shard
@@ -225,11 +225,11 @@ def memory_dataset() -> Dataset:
     return as_dataset(*problem(), n_partitions=N_PARTITIONS, random_state=0)
 
 
-def logistic(consistency: str = "bsp", n_features: int = N_FEATURES) -> LogisticModel:
+def logistic(consistency: str = "bsp", n_features: int = N_FEATURES) -> LinearModel:
     """Return a binary model of the problem; more features than it has make a bigger model."""
     labels = (0.0, 1.0)
     eta, beta, alpha, l1_ratio = 0.1, 1.0, 1e-3, 0.0
-    return LogisticModel(
+    return LinearModel(
         *(n_features, labels, None, "adagrad", eta, beta, alpha, l1_ratio),
         fit_intercept=True,
         discount=consistency != "bsp",
@@ -287,7 +287,7 @@ def train(
     consistency: str = "bsp",
     *listeners: Listener,
     dataset: Dataset | None = None,
-    model: LogisticModel | None = None,
+    model: LinearModel | None = None,
     **options: Any,
 ) -> Outcome:
     """Train the problem on a cluster, or in this process."""

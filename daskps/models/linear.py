@@ -41,7 +41,7 @@ class LinearData:
 
 
 @dataclass(frozen=True, slots=True)
-class LogisticModel:
+class LinearModel:
     """Binary or multinomial logistic regression by local steps.
 
     Parameters
@@ -49,8 +49,8 @@ class LogisticModel:
     n_features
         Rows of the table of weights.
     classes
-        Names of the classes, ascending; two make the binary model. The labels of partitions are
-        positions in it.
+        Names of the classes, ascending; the labels of partitions are positions in it. More than
+        two make the multinomial model.
     class_weight
         Factor of each class's samples, or None.
     solver
@@ -79,7 +79,7 @@ class LogisticModel:
     @property
     def width(self) -> int:
         """Numbers a feature: one weight, or one for each class."""
-        return 1 if len(self.classes) == 2 else len(self.classes)
+        return 1 if len(self.classes) <= 2 else len(self.classes)
 
     @property
     def rule(self) -> kernel.Rule:

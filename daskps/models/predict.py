@@ -21,46 +21,36 @@ from daskps.models.classes import CodedDataset
 Margins = NDArray[np.float32]
 
 
-def in_order(X: Any, y: Any, sample_weight: Any, n_features: int) -> Dataset:
-    """Return `X` as a dataset whose rows stand in the order of `X`.
-
-    Raises
-    ------
-    DataError
-        As `check_width` does.
-    """
-    stored = isinstance(X, (Dataset, str, os.PathLike))
-    if stored:
-        dataset = as_dataset(X, y, sample_weight)
-    else:
-        dataset = from_arrays(X, y, sample_weight=sample_weight, shuffle=False)
-    check_width(dataset, n_features, exact=not stored)
-    return dataset
+def in_order(X: Any, y: Any, sample_weight: Any) -> tuple[Dataset, bool]:
+    """Return `X` as a dataset whose rows stand in the order of `X`, and whether it was one."""
+    if isinstance(X, (Dataset, str, os.PathLike)):
+        return as_dataset(X, y, sample_weight), True
+    return from_arrays(X, y, sample_weight=sample_weight, shuffle=False), False
 
 
-def check_width(dataset: Dataset, n_features: int, *, exact: bool) -> int:
+def check_width(dataset: Dataset, n_features: int, name: str, *, exact: bool) -> int:
     """Return `n_features` if `dataset` has as many, or fewer unless `exact`: the rest is zero.
 
     Raises
     ------
     DataError
-        If the number of features does not fit.
+        If the number of features does not fit the estimator called `name`.
     """
     if dataset.n_features > n_features or (exact and dataset.n_features < n_features):
         raise DataError(
-            f"X has {dataset.n_features} features, but LogisticRegression is expecting "
-            f"{n_features} features as input; use the columns of the training data."
+            f"X has {dataset.n_features} features, but {name} is expecting {n_features} features "
+            "as input; use the columns of the training data."
         )
     return n_features
 
 
-def held_out(eval_set: Any, n_features: int, classes: NDArray[Any]) -> Dataset | None:
-    """Return `fit`'s `eval_set`, a dataset, a path or (X, y), as a dataset of known classes.
+def held_out(eval_set: Any, n_features: int) -> Dataset | None:
+    """Return `fit`'s `eval_set`, a dataset, a path or (X, y), as a dataset.
 
     Raises
     ------
     DataError
-        If it has more features than the training data, or a label that is none of the classes.
+        If it has more features than the training data.
     """
     if eval_set is None:
         return None
@@ -70,7 +60,7 @@ def held_out(eval_set: Any, n_features: int, classes: NDArray[Any]) -> Dataset |
             f"eval_set has {dataset.n_features} features, the training data {n_features}; read "
             "both with the same n_features."
         )
-    return CodedDataset(dataset, classes, "eval_set")
+    return dataset
 
 
 def margins(

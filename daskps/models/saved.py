@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import GroupNotFoundError
 
 from daskps.errors import DatasetFormatError
 
 VERSION = 1
+_FITTED = ("n_iter_", "stop_reason_")
 
 
 class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,20 +35,44 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Attributes that are plain values."""
 
 
-def save(estimator: Any, store: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Write a fitted linear estimator; see `LogisticRegression.save`."""
+_Class = TypeVar("_Class", bound=type)
+_KINDS: dict[str, type] = {}
+
+
+def kind(estimator: _Class) -> _Class:
+    """Register a class of estimators, by its name, as one that `load` knows."""
+    _KINDS[estimator.__name__] = estimator
+    return estimator
+
+
+def save(
+    estimator: Any,
+    arrays: Mapping[str, tuple[NDArray[Any], tuple[str, ...]]],
+    store: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+) -> None:
+    """Write a fitted estimator.
+
+    Parameters
+    ----------
+    estimator
+        Of a class that is registered by `kind`.
+    arrays
+        By the name of an attribute, without the trailing underscore: its value and its dimensions.
+    store, overwrite
+        See `LinearEstimator.save`.
+    """
     where = os.fspath(store)
     _make_room(where, overwrite)
     group = zarr.open_group(where, mode="w", zarr_format=3)
-    rows = "class" if len(estimator.classes_) > 2 else "margin"
-    _array(group, "coef", estimator.coef_, (rows, "feature"))
-    _array(group, "intercept", estimator.intercept_, (rows,))
-    _array(group, "classes", estimator.classes_, ("class",))
+    for name, (data, dims) in arrays.items():
+        _array(group, name, data, dims)
     estimator.history_.to_zarr(where, group="history", mode="a", consolidated=False)
     manifest = ModelManifest(
         kind=type(estimator).__name__,
         parameters=_plain(estimator.get_params()),
-        fitted={"n_iter_": estimator.n_iter_, "stop_reason_": estimator.stop_reason_},
+        fitted={name: getattr(estimator, name) for name in _FITTED},
     )
     with warnings.catch_warnings():
         # consolidated metadata is not in the v3 specification yet; xarray warns without it
@@ -115,27 +142,23 @@ def load(store: str | os.PathLike[str]) -> Any:
     DatasetFormatError
         If there is something else, or a model of a newer version.
     """
-    from daskps.models.logistic import LogisticRegression
-
     where = os.fspath(store)
     try:
         group = zarr.open_group(where, mode="r", zarr_format=3)
     except (OSError, ValueError, KeyError) as error:
         raise FileNotFoundError(f"no saved model at {where!r}: {error}") from error
     manifest = _manifest(group, where)
-    kinds = {"LogisticRegression": LogisticRegression}
-    if manifest.kind not in kinds:
+    if manifest.kind not in _KINDS:
         raise DatasetFormatError(
-            f"model {where!r} is a {manifest.kind!r}, this daskps knows {sorted(kinds)}; install "
+            f"model {where!r} is a {manifest.kind!r}, this daskps knows {sorted(_KINDS)}; install "
             "a newer daskps."
         )
     parameters = dict(manifest.parameters)
     if isinstance(parameters.get("class_weight"), list):
         parameters["class_weight"] = dict(parameters["class_weight"])
-    model = kinds[manifest.kind](**parameters)
-    model.coef_ = _read(group, "coef")
-    model.intercept_ = _read(group, "intercept")
-    model.classes_ = _read(group, "classes")
+    model = _KINDS[manifest.kind](**parameters)
+    for name in group.array_keys():
+        setattr(model, f"{name}_", _read(group, name))
     model.n_features_in_ = model.coef_.shape[1]
     for name, value in manifest.fitted.items():
         setattr(model, name, value)

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 
 from daskps.data import Dataset, as_dataset
-from daskps.models.linear import LinearData, LogisticModel
+from daskps.models.linear import LinearData, LinearModel
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
 from daskps.run.driver import drive
@@ -40,8 +40,8 @@ def data() -> Dataset:
     return as_dataset(X.astype(np.float32), y, n_partitions=PARTITIONS)
 
 
-def model(**changes: Any) -> LogisticModel:
-    base = LogisticModel(
+def model(**changes: Any) -> LinearModel:
+    base = LinearModel(
         n_features=FEATURES,
         classes=(0.0, 1.0),
         class_weight=None,

@@ -1,0 +1,296 @@
+"""What the linear estimators share: the course of `fit`, warm start, prediction's way in, saving.
+
+Owns how parameters become a run and a run's outcome becomes attributes. What labels mean, and what
+users ask of the result, is the business of `classifier` and its siblings; an estimator names its
+parameters itself, as scikit-learn demands.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from daskps.cluster import current_client
+from daskps.data import Dataset, as_dataset
+from daskps.models import predict, saved
+from daskps.models.linear import COEF, INTERCEPT, LinearModel, goes_on_from, state_of
+from daskps.models.parameters import absolute, check_parameters, clocks_per_pass, step_rates
+from daskps.monitor.progress import ClockCallback, progress_listeners
+from daskps.run.launch import N_SLOTS, Outcome, RunOptions, run_training
+from daskps.run.plan import Model
+from daskps.run.state import State
+from daskps.server.tables import TableSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be learnt: a dataset whose labels are as the loss takes them."""
+
+    dataset: Dataset
+    classes: NDArray[Any] | None = None
+    """Ascending; None where labels are quantities."""
+    class_weight: tuple[float, ...] | None = None
+
+
+class LinearEstimator(BaseEstimator):
+    """Base of the estimators that are tables of weights and an intercept.
+
+    A subclass lists its parameters in `__init__`, says in `_target` what labels mean, in `_model`
+    what is trained, and where it has more than `coef_` and `intercept_`, in `_values`, `_take`
+    and `_arrays` as well.
+    """
+
+    alpha: float
+    l1_ratio: float
+    fit_intercept: bool
+    solver: Literal["adagrad", "ftrl"]
+    eta0: float | None
+    consistency: Literal["bsp", "ssp", "asp"]
+    staleness: int
+    max_iter: int
+    tol: float | None
+    n_iter_no_change: int
+    rows_per_clock: int | None
+    warm_start: bool
+    random_state: int | None
+    checkpoint: str | os.PathLike[str] | None
+    checkpoint_every: int | str | None
+    keep: int
+    n_shards: int | None
+    progress: bool | None
+
+    coef_: NDArray[np.float32]
+    intercept_: NDArray[np.float32]
+    history_: xr.Dataset
+    n_iter_: int
+    n_features_in_: int
+    stop_reason_: str
+
+    _state: tuple[State, tuple[TableSpec, ...]] | None = None
+    """Rows to start from, and what they mean; None without `warm_start` and `partial_fit`."""
+    _rates: tuple[float, float] | None = None
+    """Eta and beta, if they were chosen by the data."""
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        eval_set: Any = None,
+        resume: bool = False,
+        callback: ClockCallback | None = None,
+    ) -> Self:
+        """Train on `X`.
+
+        Ctrl-C ends training at the next clock and leaves a usable model; a second one ends it at
+        once.
+
+        Parameters
+        ----------
+        X
+            A `daskps.Dataset`, the path or URL of one, or a matrix, shape (n_rows, n_features):
+            numpy, scipy.sparse, pydata/sparse, pandas, dask (unknown chunks too), xarray.
+        y
+            Labels, shape (n_rows,): of a classifier numbers, strings or booleans, else
+            quantities; None for a dataset, which holds its own.
+        sample_weight
+            Shape (n_rows,), >= 0; None for a dataset.
+        eval_set
+            Held-out data, evaluated after each pass: a Dataset, a path, or a tuple (X, y) or
+            (X, y, sample_weight).
+        resume
+            Whether to go on from the newest usable cut in `checkpoint`, on any number of workers.
+        callback
+            Called in this thread with the number of clocks that all partitions have finished, and
+            the mean training loss of the last one. After a loss of parameters clocks come again.
+            What it raises ends training.
+
+        Raises
+        ------
+        DataError
+            If the data cannot be used; before any training.
+        CheckpointError
+            If `checkpoint` holds cuts of another run.
+        RunFailed
+            If training could not go on.
+        """
+        check_parameters(self)
+        dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
+        start = self.warm_start and self._fitted
+        target = self._target(dataset, y, getattr(self, "classes_", None) if start else None)
+        options = self._options(dataset, self.max_iter, resume, callback)
+        self._train(target, options, start=start, exact=y is not None, eval_set=eval_set)
+        if self.stop_reason_ == "interrupted":
+            done = f"training was interrupted after {self.n_iter_} of {self.max_iter} passes"
+            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=2)
+        return self
+
+    def _partial_fit(
+        self, X: Any, y: Any, sample_weight: Any, known: NDArray[Any] | None = None
+    ) -> Self:
+        """Go over `X` once, from the model that is there; `known` are classes named so far."""
+        check_parameters(self)
+        dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
+        target = self._target(dataset, y, known)
+        options = replace(self._options(dataset, 1), checkpoint=None)
+        self._train(target, options, start=self._fitted, exact=y is not None, keep_state=True)
+        return self
+
+    # -- what subclasses say -----------------------------------------------------------------
+
+    def _target(self, dataset: Dataset, y: Any, known: NDArray[Any] | None) -> Target:
+        """Return the labels of `dataset`, made from `y`, as they are learnt, or raise DataError.
+
+        `known` are the classes that a model to go on from has, or that `partial_fit` was given.
+        """
+        raise NotImplementedError
+
+    def _held_out(self, dataset: Dataset, target: Target) -> Dataset:
+        """Return held-out data with labels like those of `target`."""
+        raise NotImplementedError
+
+    def _model(self, n_features: int, target: Target, *, start: bool) -> Any:
+        """Return the model to train; `start` tells whether it goes on from what is there."""
+        eta, beta = step_rates(target.dataset, self.eta0, self._rates if start else None)
+        classes = () if target.classes is None else tuple(target.classes.tolist())
+        return LinearModel(
+            n_features=n_features,
+            classes=classes,
+            class_weight=target.class_weight,
+            solver=self.solver,
+            eta=eta,
+            beta=beta,
+            alpha=float(self.alpha),
+            l1_ratio=float(self.l1_ratio),
+            fit_intercept=self.fit_intercept,
+            discount=self.consistency != "bsp",
+        )
+
+    def _values(self) -> Mapping[str, NDArray[np.float32]]:
+        """Return the fitted parameters, shape (n_rows, width), by the table they start."""
+        return {COEF: self.coef_.T, INTERCEPT: self.intercept_[None]}
+
+    def _take(self, outcome: Outcome, model: Any, target: Target) -> None:
+        """Set the fitted parameters by the outcome of a run."""
+        self.coef_ = np.ascontiguousarray(outcome.values[COEF][1].T)
+        self.intercept_ = np.zeros(model.width, np.float32)
+        if model.fit_intercept:
+            self.intercept_ = outcome.values[INTERCEPT][1][0].copy()
+        if target.classes is not None:
+            self.classes_ = target.classes
+
+    def _arrays(self) -> dict[str, tuple[NDArray[Any], tuple[str, ...]]]:
+        """Return what is saved: by the attribute's name, without "_", its value and dimensions."""
+        rows = "class" if len(self.coef_) > 1 else "margin"
+        return {
+            "coef": (self.coef_, (rows, "feature")),
+            "intercept": (self.intercept_, (rows,)),
+        }
+
+    # -- training ----------------------------------------------------------------------------
+
+    @property
+    def _fitted(self) -> bool:
+        return hasattr(self, "coef_")
+
+    def _train(
+        self,
+        target: Target,
+        options: RunOptions,
+        *,
+        start: bool,
+        exact: bool,
+        eval_set: Any = None,
+        keep_state: bool = False,
+    ) -> None:
+        n_features = target.dataset.n_features
+        if start:
+            n_features = self._check_width(target.dataset, exact=exact)
+        model = self._model(n_features, target, start=start)
+        held_out = predict.held_out(eval_set, n_features)
+        outcome = run_training(
+            model,
+            target.dataset,
+            options,
+            held_out=None if held_out is None else self._held_out(held_out, target),
+            start=self._start(model) if start else None,
+            keep_state=keep_state or self.warm_start,
+            client=current_client(),
+        )
+        self._take(outcome, model, target)
+        self.history_ = outcome.ledger.to_xarray()
+        self.n_iter_ = outcome.clock // options.clocks_per_pass
+        self.n_features_in_ = n_features
+        self.stop_reason_ = outcome.reason
+        self._state = None if outcome.state is None else (outcome.state, model.tables())
+        self._rates = None if self.eta0 is not None else (model.eta, model.beta)
+
+    def _options(
+        self,
+        dataset: Dataset,
+        passes: int,
+        resume: bool = False,
+        callback: ClockCallback | None = None,
+    ) -> RunOptions:
+        return RunOptions(
+            consistency=self.consistency,
+            staleness=self.staleness,
+            max_iter=passes,
+            clocks_per_pass=clocks_per_pass(dataset, self.rows_per_clock),
+            tol=self.tol,
+            n_iter_no_change=self.n_iter_no_change,
+            checkpoint=absolute(self.checkpoint),
+            checkpoint_every=self.checkpoint_every,
+            keep=self.keep,
+            n_shards=self.n_shards,
+            resume=resume,
+            listeners=progress_listeners(self.progress, callback),
+        )
+
+    def _start(self, model: Model) -> State:
+        """Return the rows to start from: as they were, or from the weights alone."""
+        tables = model.tables()
+        if self._state is not None and goes_on_from(self._state[1], tables):
+            return self._state[0]
+        return state_of(tables, self._values(), N_SLOTS)
+
+    # -- use ---------------------------------------------------------------------------------
+
+    def save(self, store: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model to a Zarr group, which `daskps.load` and `xarray.open_zarr` open.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something at `store` and `overwrite` is not given.
+        """
+        check_is_fitted(self)
+        saved.save(self, self._arrays(), store, overwrite=overwrite)
+
+    def _in_order(self, X: Any, y: Any = None, sample_weight: Any = None) -> Dataset:
+        """Return `X` as a dataset whose rows stand in the order of `X`."""
+        check_is_fitted(self)
+        dataset, stored = predict.in_order(X, y, sample_weight)
+        self._check_width(dataset, exact=not stored)
+        return dataset
+
+    def _check_width(self, dataset: Dataset, *, exact: bool) -> int:
+        name = type(self).__name__
+        return predict.check_width(dataset, self.n_features_in_, name, exact=exact)
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that sparse matrices are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
