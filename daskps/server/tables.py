@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from daskps.server._hashing import mix
 from daskps.server.updaters import AnyUpdater
 
 BLOCK_MIN, BLOCK_MAX = 8, 4096
@@ -38,12 +39,16 @@ class Init(msgspec.Struct, frozen=True, tag=True):
         first = keys.astype(np.uint64)[:, None] * np.uint64(width)
         cell = first + np.arange(width, dtype=np.uint64)
         # streams count from 1: 0 is what the mixer maps to itself
-        u = _unit(_mix(cell + _mix(np.uint64(2 * self.seed + 1))))
+        u = _unit(mix(cell + self._stream(1)))
         if self.kind == "uniform":
             return self.scale * (2.0 * u - 1.0)
-        v = _unit(_mix(cell + _mix(np.uint64(2 * self.seed + 2))))
+        v = _unit(mix(cell + self._stream(2)))
         # Box and Muller (1958), eq. 1
         return self.scale * np.sqrt(-2.0 * np.log1p(-u)) * np.cos(2.0 * np.pi * v)
+
+    def _stream(self, number: int) -> NDArray[np.uint64]:
+        mixed: NDArray[np.uint64] = mix(np.array([2 * self.seed + number], np.uint64))
+        return mixed
 
 
 class TableSpec(msgspec.Struct, frozen=True, tag=True):
@@ -82,14 +87,6 @@ class TableSpec(msgspec.Struct, frozen=True, tag=True):
             )
 
 
-def _mix(x: Any) -> Any:
-    """Scramble uint64 values (splitmix64 finaliser, Steele, Lea and Flood 2014)."""
-    with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
-
-
 def _unit(x: NDArray[np.uint64]) -> NDArray[np.float64]:
     return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -111,6 +108,11 @@ class Placement:
         self.n_used = n_slots if hashed else min(n_slots, -(-spec.n_rows // self.block))
         """Slots from this one on hold no row of this table."""
 
+    @property
+    def division(self) -> tuple[bool, int, int]:
+        """What the slot of a key follows from: whether keys are hashed, block and slots."""
+        return self.spec.keys == "hash", self.block, self.n_slots
+
     def used(self, slots: Sequence[int]) -> list[int]:
         """Return those of `slots` that can hold rows of this table."""
         return [s for s in slots if s < self.n_used]
@@ -118,14 +120,16 @@ class Placement:
     def slots(self, keys: NDArray[Any]) -> NDArray[np.int64]:
         """Return the slot of each key, shape (k,)."""
         if self.spec.keys == "hash":
-            mixed: NDArray[np.uint64] = _mix(keys.astype(np.uint64))
+            mixed: NDArray[np.uint64] = mix(keys.astype(np.uint64))
             return (mixed % np.uint64(self.n_slots)).astype(np.int64)
         return (keys.astype(np.int64) // self.block) % self.n_slots
 
-    def positions(self, keys: NDArray[Any]) -> NDArray[np.int64]:
+    def positions(self, keys: NDArray[Any]) -> NDArray[np.uint32]:
         """Return the position inside its slot of each key of a range table, shape (k,)."""
-        k = keys.astype(np.int64)
-        return k // (self.block * self.n_slots) * self.block + k % self.block
+        turns = keys // keys.dtype.type(self.block * self.n_slots)
+        at: NDArray[np.uint32] = turns.astype(np.uint32) * np.uint32(self.block)
+        at += (keys % keys.dtype.type(self.block)).astype(np.uint32)
+        return at
 
     def slot_rows(self, slot: int) -> int:
         """Return how many rows of a range table `slot` holds."""

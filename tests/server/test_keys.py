@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process import INTEGERS, Group, make_spec
 
+from daskps.server import _localise
 from daskps.server.keys import DENSE_SHARE, localise, whole_table
 from daskps.server.tables import Placement, TableSpec
 
@@ -68,6 +69,29 @@ def test_hashed_keys_are_found_by_local_position(keys: list[int], n_slots: int) 
     slots = np.repeat(np.arange(n_slots), np.diff(keyset.bounds))
     np.testing.assert_array_equal(place.slots(keyset.at), slots)
     assert len(keyset) == len(set(keys))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, N_ROWS - 1), max_size=60), st.integers(1, 9))
+def test_a_map_and_hashing_find_the_same(rows: list[int], n_slots: int) -> None:
+    place = Placement(TableSpec("t", N_ROWS, 1, INTEGERS), n_slots)
+    indices = _localise.read_only(np.array(rows, np.uint32))
+    by_map = _localise.by_map(indices, N_ROWS, *place.division)
+    by_hashing = _localise.by_hashing(indices, *place.division)
+    for a, b in zip(by_map, by_hashing, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_nothing_as_large_as_the_table_is_made_for_a_few_indices() -> None:
+    place = Placement(TableSpec("t", 2**37, 1, INTEGERS), 64)
+    keys = np.array([2**37 - 1, 5, 2**36, 5], np.uint64)
+    keyset, local = localise(place, keys)
+    assert keyset.__sizeof__() == 65 * 8 + 3 * 4
+    slots = np.repeat(np.arange(64), np.diff(keyset.bounds))
+    np.testing.assert_array_equal(slots[local], place.slots(keys))
+    assert keyset.at is not None
+    np.testing.assert_array_equal(keyset.at[local], place.positions(keys))
 
 
 def test_an_empty_partition_has_an_empty_key_set() -> None:
