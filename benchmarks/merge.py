@@ -185,7 +185,7 @@ class Simulation:
         """Return the mean log-loss of the test rows."""
         w, b = (u.values(rows, self.T) for u, rows in zip(self.updaters, self.rows, strict=True))
         t = self.data.test
-        return linear.log_loss(linear.decision(*t[:3], w, b[0]), t.y) / n_rows(t)
+        return linear.total_loss(linear.LOG_LOSS, linear.decision(*t[:3], w, b[0]), t.y) / n_rows(t)
 
 
 def slices(n: int, partitions: int, rows: int) -> Iterator[list[tuple[int, int]]]:

@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from daskps.kernels._losses import LOG_LOSS, SQUARED_HINGE, margin_loss
 from daskps.kernels._state import F32, Scalar
 
 _ROUNDS = 12
@@ -67,6 +68,43 @@ def _margins(
     return out
 
 
+@njit(inline="always")
+def _bound(kind: int, s: Scalar, y: Scalar, slope: Scalar, response: Scalar) -> Scalar:
+    """Curvature of a parabola that touches the loss at `s` and lies above it everywhere."""
+    if kind == LOG_LOSS:  # Jaakkola and Jordan's
+        near = abs(s) < np.float32(1e-2)
+        bound = np.float32(0.25) if near else (slope + y - np.float32(0.5)) / s
+    elif kind == SQUARED_HINGE:
+        bound = np.float32(2)
+    else:
+        bound = response
+    return bound
+
+
+@njit(nogil=True, cache=True)
+def _solve(
+    margin: F32, y: F32, weight: F32, b0: Scalar, kind: int, epsilon: Scalar
+) -> tuple[Scalar, Scalar]:
+    """Return the intercept of one margin for each of some rows, and what they curve it by."""
+    b, H, keep = b0, np.float32(0), np.float32(0)
+    for round_ in range(_ROUNDS):
+        noise = np.float32(0)
+        gradient, bound, H = _PRIOR * (b - b0), _PRIOR, np.float32(0)
+        for i in range(margin.size):
+            s = margin[i] + b
+            _, slope, response = margin_loss(kind, epsilon, s, y[i])
+            sw = weight[i] if weight.size > 0 else np.float32(1)
+            g = sw * slope
+            gradient += g
+            noise += g * g
+            H += sw * response
+            bound += sw * _bound(kind, s, y[i], slope, response)
+        if round_ == 0:
+            keep = _beyond_chance(gradient, noise)
+        b -= gradient / bound  # the objective falls in every round
+    return b0 + keep * (b - b0), H
+
+
 @njit(nogil=True, cache=True)
 def settle_binary(
     indptr: NDArray[np.int64],
@@ -78,39 +116,23 @@ def settle_binary(
     stop: int,
     state: F32,
     bias: F32,
+    kind: int,
+    epsilon: Scalar,
     is_ftrl: bool,
     eta: Scalar,
     beta: Scalar,
 ) -> None:
-    """Solve for the intercept of binary logistic regression on the head of the slice."""
+    """Solve for the intercept of a model with one margin on the head of the slice."""
     if stop - start < _MIN_ROWS:
         return
     stop = min(stop, start + _MAX_ROWS)
-    margin = _margins(indptr, indices, values, start, stop, state)
-    b0 = bias[0, 2, 0]
-    b, H, keep = b0, np.float32(0), np.float32(0)
-    for round_ in range(_ROUNDS):
-        noise = np.float32(0)
-        gradient, bound, H = _PRIOR * (b - b0), _PRIOR, np.float32(0)
-        for i in range(stop - start):
-            s = margin[i, 0] + b
-            p = np.float32(1) / (np.float32(1) + np.exp(-s))
-            sw = weight[start + i] if weight.size > 0 else np.float32(1)
-            g = sw * (p - y[start + i])
-            gradient += g
-            noise += g * g
-            H += sw * p * (np.float32(1) - p)
-            # Jaakkola and Jordan's bound on the curvature: the objective falls in every round.
-            near = abs(s) < np.float32(1e-2)
-            bound += sw * (np.float32(0.25) if near else (p - np.float32(0.5)) / s)
-        if round_ == 0:
-            keep = _beyond_chance(gradient, noise)
-        b -= gradient / bound
-    _store(bias, 0, b0 + keep * (b - b0), H, is_ftrl, eta, beta)
+    margin = _margins(indptr, indices, values, start, stop, state)[:, 0]
+    b, H = _solve(margin, y[start:stop], weight[start:stop], bias[0, 2, 0], kind, epsilon)
+    _store(bias, 0, b, H, is_ftrl, eta, beta)
 
 
 @njit(nogil=True, cache=True)
-def settle_softmax(
+def settle_multi(
     indptr: NDArray[np.int64],
     indices: NDArray[np.uint32],
     values: F32 | None,
@@ -120,17 +142,35 @@ def settle_softmax(
     stop: int,
     state: F32,
     bias: F32,
+    kind: int,
+    epsilon: Scalar,
     is_ftrl: bool,
     eta: Scalar,
     beta: Scalar,
 ) -> None:
-    """Solve for the intercepts of softmax regression on the head of the slice."""
+    """Solve for the intercepts of a model with a margin for each class on the slice's head."""
     if stop - start < _MIN_ROWS:
         return
     width = state.shape[2]
     stop = min(stop, start + max(256, min(_MAX_ROWS, _MAX_SCORES // width)))
     margin = _margins(indptr, indices, values, start, stop, state)
+    labels, factors = y[start:stop], weight[start:stop]
     b0 = bias[0, 2].copy()
+    if kind == LOG_LOSS:
+        b, H = _solve_softmax(margin, labels, factors, b0)
+    else:
+        b, H = b0.copy(), np.zeros(width, np.float32)
+        for c in range(width):
+            mine = (labels == c).astype(np.float32)
+            b[c], H[c] = _solve(margin[:, c], mine, factors, b0[c], kind, epsilon)
+    for c in range(width):
+        _store(bias, c, b[c], H[c], is_ftrl, eta, beta)
+
+
+@njit(nogil=True, cache=True)
+def _solve_softmax(margin: F32, y: NDArray[np.int32], weight: F32, b0: F32) -> tuple[F32, F32]:
+    """Return the intercepts of softmax for some rows, and what they curve them by."""
+    width = b0.size
     b, p = b0.copy(), np.empty(width, np.float32)
     H, gradient = np.zeros(width, np.float32), np.empty(width, np.float32)
     noise, keep = np.empty(width, np.float32), np.empty(width, np.float32)
@@ -138,13 +178,13 @@ def settle_softmax(
         noise[:] = 0
         gradient[:] = _PRIOR * (b - b0)
         H[:] = 0
-        for i in range(stop - start):
+        for i in range(y.size):
             p[:] = margin[i] + b
             p[:] = np.exp(p - p.max())
             p /= p.sum()
-            sw = weight[start + i] if weight.size > 0 else np.float32(1)
+            sw = weight[i] if weight.size > 0 else np.float32(1)
             for c in range(width):
-                g = sw * (p[c] - np.float32(c == y[start + i]))
+                g = sw * (p[c] - np.float32(c == y[i]))
                 gradient[c] += g
                 noise[c] += g * g
                 H[c] += sw * p[c] * (np.float32(1) - p[c])
@@ -156,5 +196,4 @@ def settle_softmax(
             b[c] -= min(max(step, np.float32(-1)), np.float32(1))
     # Adding one number to all classes changes no probability: leave their mean where it was.
     b -= (b - b0).mean()
-    for c in range(width):
-        _store(bias, c, b0[c] + keep[c] * (b[c] - b0[c]), H[c], is_ftrl, eta, beta)
+    return b0 + keep * (b - b0), H

@@ -1,4 +1,4 @@
-"""Row loops of binary logistic regression (width 1): training pass, scores, log-loss.
+"""Row loops of models with one margin (width 1): training pass, scores, sum of losses.
 
 Arithmetic only; `daskps.kernels.linear` is the way in. Positions are unsigned (numba then leaves
 out the wrap-around of negative ones, which is 2 x here) and arrays are float32.
@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from daskps.kernels._losses import margin_loss
 from daskps.kernels._state import F32, Scalar, soft_threshold
 
 # The order of additions inside one row may change: it depends on that row alone, so results do
@@ -17,16 +18,6 @@ from daskps.kernels._state import F32, Scalar, soft_threshold
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 # How much of the pace of a whole row a coordinate answers to; measured, see merging.md.
 HALF = np.float32(0.5)
-
-
-@njit(inline="always")
-def loss_and_probability(s: Scalar, y: Scalar) -> tuple[Scalar, Scalar]:
-    """Log-loss and P(y = 1) at margin `s`, without overflow."""
-    e = np.exp(-abs(s))
-    p = np.float32(1) / (np.float32(1) + e)
-    if s < np.float32(0):
-        p = np.float32(1) - p
-    return max(s, np.float32(0)) - y * s + np.log1p(e), p
 
 
 @njit(inline="always")
@@ -49,6 +40,8 @@ def train(
     stop: int,
     state: F32,
     bias: F32,
+    kind: int,
+    epsilon: Scalar,
     learn_bias: bool,
     is_ftrl: bool,
     eta: Scalar,
@@ -70,10 +63,10 @@ def train(
         s = b[2]
         for j in range(first, last):
             s += S[indices[j], W] if values is None else S[indices[j], W] * values[j]
-        loss, p = loss_and_probability(s, y[i])
+        loss, slope, response = margin_loss(kind, epsilon, s, y[i])
         sw = weight[i] if weighted else one
         total += sw * loss
-        g0 = sw * (p - y[i])
+        g0 = sw * slope
         pace = np.float32(0)
         for j in range(first, last):
             k = indices[j]
@@ -103,8 +96,8 @@ def train(
                 b[2] -= g0 * step
             b[1] = n1
             pace += step
-            b[3] += HALF * sw * p * (one - p) * np.sqrt(pace * step)
-        c = HALF * sw * p * (one - p) * np.sqrt(pace)
+            b[3] += HALF * sw * response * np.sqrt(pace * step)
+        c = HALF * sw * response * np.sqrt(pace)
         for j in range(first, last):
             S[indices[j], LAM] += c * root[j - first]
     bias[0, :, 0] = b
@@ -139,10 +132,10 @@ def scores(
 
 
 @njit(nogil=True, cache=True)
-def log_loss(score: F32, y: F32, weight: F32) -> Scalar:
-    """Sum of weighted log-losses of margins (n_rows, 1) against 0/1 labels."""
+def total_loss(score: F32, y: F32, weight: F32, kind: int, epsilon: Scalar) -> Scalar:
+    """Sum of weighted losses of margins (n_rows, 1)."""
     total: Scalar = 0.0
     for i in range(score.shape[0]):
-        loss, _ = loss_and_probability(score[i, 0], y[i])
+        loss, _, _ = margin_loss(kind, epsilon, score[i, 0], y[i])
         total += loss * (weight[i] if weight.size > 0 else np.float32(1))
     return total

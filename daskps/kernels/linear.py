@@ -1,4 +1,4 @@
-"""Logistic regression over a slice of CSR rows: pulled rows in, loss and push out.
+"""Linear models over a slice of CSR rows: pulled rows in, loss and push out.
 
 Owns the way into the compiled loops: checks nothing, converts hyper-parameters, and gives numba
 one type for each array so that it compiles few variants. Labels, ids and validation are the
@@ -9,8 +9,9 @@ names: minimise over w and the unpenalised intercept b ::
 
     (1 / N) sum_i s_i loss_i(w, b) + alpha ((1 - l1_ratio) / 2 ||w||^2 + l1_ratio ||w||_1)
 
-T is the number of samples (weights not counted) that the whole run has seen; a penalty of
-``alpha T`` beside T losses is the same objective, which is the form the updates use.
+The losses are those of `daskps.kernels._losses`. T is the number of samples (weights not counted)
+that the whole run has seen; a penalty of ``alpha T`` beside T losses is the same objective, which
+is the form the updates use.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.kernels import _bias, _binary, _softmax, _state
+from daskps.kernels import _bias, _binary, _gradient, _losses, _multi, _state
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 STATE_FIELDS = _state.N_FIELDS
 _EMPTY = np.empty(0, np.float32)
@@ -50,6 +52,18 @@ class Rule(NamedTuple):
         return self._replace(alpha2=0.0, alpha1=0.0)
 
 
+class Loss(NamedTuple):
+    """What is minimised; the formulas are in `daskps.kernels._losses`."""
+
+    name: str
+    """``log_loss``, ``hinge``, ``squared_hinge``, ``squared`` or ``huber``."""
+    epsilon: float = 0.0
+    """Where the Huber loss turns from a parabola into a line; no other loss has it."""
+
+
+LOG_LOSS = Loss("log_loss")
+
+
 class Rows(NamedTuple):
     """CSR rows with labels; `indices` are positions in the pulled rows, not feature ids."""
 
@@ -58,7 +72,7 @@ class Rows(NamedTuple):
     values: F32 | None
     """None: all ones."""
     y: F32 | NDArray[np.int32]
-    """0 or 1 as float32 for one weight a key; class codes as int32 for one a class."""
+    """For one weight a key 0 or 1 or a quantity, as float32; for one a class its code, int32."""
     weight: F32 | None
     """One factor a row (sample weight x class weight); None: all ones."""
 
@@ -90,6 +104,7 @@ def train(
     bias: F32,
     T_end: float,
     *,
+    loss: Loss = LOG_LOSS,
     fit_intercept: bool = True,
     settle_intercept: bool = True,
 ) -> float:
@@ -101,7 +116,8 @@ def train(
     ----------
     state
         Working state of the keys, shape (m, `STATE_FIELDS`, width), updated in place. Width 1
-        is binary logistic regression, more is softmax over that many classes.
+        is one margin a row, more is one for each class: softmax with the log-loss, else each
+        class against the rest.
     bias
         Working state of the intercept, shape (1, `STATE_FIELDS`, width), updated in place.
     T_end
@@ -112,7 +128,7 @@ def train(
     Returns
     -------
     float
-        Sum over the rows of weight x log-loss, each row's before its own update.
+        Sum over the rows of weight x loss, each row's before its own update.
 
     References
     ----------
@@ -121,12 +137,12 @@ def train(
     """
     eta, beta, l2, l1 = _numbers(rule, T_end)
     binary = state.shape[2] == 1
-    loop: Any = _binary.train if binary else _softmax.train
-    arrays = (*_frozen_rows(rows), start, stop, state, bias)
+    loop: Any = _binary.train if binary else _multi.train
+    common = (*_frozen_rows(rows), start, stop, state, bias, *_code(loss))
     if fit_intercept and settle_intercept:
-        settle: Any = _bias.settle_binary if binary else _bias.settle_softmax
-        settle(*arrays, rule.ftrl, eta, beta)
-    return float(loop(*arrays, fit_intercept, rule.ftrl, eta, beta, l2, l1))
+        settle: Any = _bias.settle_binary if binary else _bias.settle_multi
+        settle(*common, rule.ftrl, eta, beta)
+    return float(loop(*common, fit_intercept, rule.ftrl, eta, beta, l2, l1))
 
 
 def end(rule: Rule, pulled: F32, state: F32, T_end: float, out: F32) -> None:
@@ -158,10 +174,39 @@ def decision(
     return out
 
 
-def log_loss(scores: F32, y: F32 | NDArray[np.int32], weight: F32 | None = None) -> float:
-    """Return the sum of weight x log-loss of `scores` (n_rows, width) against labels."""
-    loop = _binary.log_loss if scores.shape[1] == 1 else _softmax.log_loss
-    return float(loop(_frozen(scores), _frozen(y), _frozen(_EMPTY if weight is None else weight)))
+def total_loss(
+    loss: Loss, scores: F32, y: F32 | NDArray[np.int32], weight: F32 | None = None
+) -> float:
+    """Return the sum of weight x loss of `scores` (n_rows, width) against labels."""
+    loop = _binary.total_loss if scores.shape[1] == 1 else _multi.total_loss
+    factors = _frozen(_EMPTY if weight is None else weight)
+    return float(loop(_frozen(scores), _frozen(y), factors, *_code(loss)))
+
+
+def gradient(loss: Loss, rows: Rows, w: F32 | F64, intercept: F32 | F64) -> tuple[float, F64, F64]:
+    """Return the sum of losses over all rows and its gradient, without any penalty.
+
+    Parameters
+    ----------
+    w
+        Weights of the keys, shape (m, width), float32 or float64; width as in `train`.
+    intercept
+        Shape (width,), of the same type.
+
+    Returns
+    -------
+    loss
+        Sum over the rows of weight x loss.
+    gradient
+        By `w`, shape (m, width).
+    gradient_of_intercept
+        By `intercept`, shape (width,).
+    """
+    out, out_intercept = np.zeros(w.shape), np.zeros(w.shape[1])
+    loop: Any = _gradient.binary if w.shape[1] == 1 else _gradient.multi
+    at = (_frozen(w), _frozen(intercept))
+    total = loop(*_frozen_rows(rows), *at, *_code(loss), out, out_intercept)
+    return float(total), out, out_intercept
 
 
 def rows_per_clock(partition_rows: int, n_concurrent: int) -> int:
@@ -208,7 +253,7 @@ def warm_up(width: int, *, has_values: bool) -> None:
     begin(rule, pulled, 0.0, state)
     train(rule, rows, 0, 1, state, bias, 0.0)
     end(rule, pulled, state, 0.0, np.empty((1, 3, width), np.float32))
-    log_loss(decision(*rows[:3], state[:, 2], bias[0, 2]), y)
+    total_loss(LOG_LOSS, decision(*rows[:3], state[:, 2], bias[0, 2]), y)
 
 
 def _numbers(rule: Rule, T: float) -> tuple[np.float32, np.float32, np.float32, np.float32]:
@@ -220,6 +265,10 @@ def _numbers(rule: Rule, T: float) -> tuple[np.float32, np.float32, np.float32, 
     if not rule.ftrl:
         return f(rule.eta), f(rule.beta), f(0), f(0)
     return f(rule.eta), f(rule.beta), f(rule.alpha2 * T), f(rule.alpha1 * T)
+
+
+def _code(loss: Loss) -> tuple[int, np.float32]:
+    return _losses.CODES[loss.name], np.float32(loss.epsilon)
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

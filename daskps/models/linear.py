@@ -42,7 +42,7 @@ class LinearData:
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """Binary or multinomial logistic regression by local steps.
+    """Linear classification or regression by local steps.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class LinearModel:
         Rows of the table of weights.
     classes
         Names of the classes, ascending; the labels of partitions are positions in it. More than
-        two make the multinomial model.
+        two have a margin each. Empty where labels are quantities.
     class_weight
         Factor of each class's samples, or None.
     solver
@@ -63,6 +63,8 @@ class LinearModel:
         Whether there is an unpenalised intercept.
     discount
         Whether pushes are merged on arrival (SSP, ASP).
+    loss
+        What is minimised beside the penalty.
     """
 
     n_features: int
@@ -75,6 +77,7 @@ class LinearModel:
     l1_ratio: float
     fit_intercept: bool
     discount: bool
+    loss: kernel.Loss = kernel.LOG_LOSS
 
     @property
     def width(self) -> int:
@@ -108,12 +111,11 @@ class LinearModel:
         if self.fit_intercept:
             keysets += (whole_table(placements[INTERCEPT]),)
         assert partition.label is not None, partition  # labels were counted
-        code = partition.label.astype(np.int32)
+        y: NDArray[Any] = partition.label.astype(np.float32 if self.width == 1 else np.int32)
         weight = partition.weight
         if self.class_weight is not None:
-            factor = np.asarray(self.class_weight, np.float32)[code]
+            factor = np.asarray(self.class_weight, np.float32)[y.astype(np.intp)]
             weight = factor if weight is None else weight * factor
-        y: NDArray[Any] = code.astype(np.float32) if self.width == 1 else code
         return LinearData(
             kernel.Rows(partition.indptr, local, partition.values, y, weight), keysets
         )
@@ -126,6 +128,7 @@ class LinearModel:
         bias = states[1] if self.fit_intercept else self._no_bias()
         loss = kernel.train(
             *(self.rule, data.rows, 0, data.n_rows, states[0], bias, T_end),
+            loss=self.loss,
             fit_intercept=self.fit_intercept,
         )
         deltas: list[NDArray[Any]] = []
@@ -137,13 +140,13 @@ class LinearModel:
         return {"loss": loss, "samples": float(data.n_rows)}
 
     def evaluate(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
-        """Return the sum of log-losses at the present weights."""
+        """Return the sum of losses at the present weights."""
         pulled, seen = server.pull(data.keysets)
         states = self._begin(pulled, seen, server)
         bias = states[1] if self.fit_intercept else self._no_bias()
         w = np.ascontiguousarray(states[0][:, _W])
         scores = kernel.decision(*data.rows[:3], w, np.ascontiguousarray(bias[0, _W]))
-        loss = kernel.log_loss(scores, data.rows.y, data.rows.weight)
+        loss = kernel.total_loss(self.loss, scores, data.rows.y, data.rows.weight)
         return {"loss": loss, "samples": float(data.n_rows)}
 
     def _begin(

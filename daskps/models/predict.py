@@ -118,7 +118,7 @@ def log_loss(
     loss = total = 0.0
     for margin, part in margins(_coded(dataset, classes, "the data"), coef, intercept):
         y: NDArray[Any] = np.asarray(part.label, np.float32 if margin.shape[1] == 1 else np.int32)
-        loss += kernel.log_loss(margin, y, part.weight)
+        loss += kernel.total_loss(kernel.LOG_LOSS, margin, y, part.weight)
         total += float(_weights(part).sum())
     return loss / _positive(total)
 

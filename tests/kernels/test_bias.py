@@ -31,10 +31,11 @@ def settle(rows: Rows, w: np.ndarray, *, ftrl: bool = False) -> np.ndarray:
     state = np.zeros((N_KEYS, STATE_FIELDS, width), "f4")
     state[:, 2] = w
     bias = np.zeros((1, STATE_FIELDS, width), "f4")
-    solve = _bias.settle_binary if width == 1 else _bias.settle_softmax
+    solve = _bias.settle_binary if width == 1 else _bias.settle_multi
     n = len(rows.indptr) - 1
     rates = (np.float32(0.1), np.float32(1))
-    solve(*linear._frozen_rows(rows), 0, n, state, bias, ftrl, *rates)
+    code = linear._code(linear.LOG_LOSS)
+    solve(*linear._frozen_rows(rows), 0, n, state, bias, *code, ftrl, *rates)
     return bias[0]
 
 

@@ -156,13 +156,15 @@ def test_scores_and_log_loss_equal_scikit_learn(width: int, values: bool) -> Non
     s = scores.astype(float)
     p = 1 / (1 + np.exp(-s[:, 0])) if width == 1 else np.exp(s) / np.exp(s).sum(1, keepdims=True)
     expected = sklearn_log_loss(rows.y, p, sample_weight=rows.weight, normalize=False)
-    assert linear.log_loss(scores, rows.y, rows.weight) == pytest.approx(expected, rel=1e-5)
+    assert linear.total_loss(linear.LOG_LOSS, scores, rows.y, rows.weight) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_log_loss_survives_huge_margins() -> None:
     scores = np.array([[1e4], [-1e4]], "f4")
-    assert linear.log_loss(scores, np.array([1, 0], "f4")) == 0
-    assert linear.log_loss(scores, np.array([0, 1], "f4")) == pytest.approx(2e4)
+    assert linear.total_loss(linear.LOG_LOSS, scores, np.array([1, 0], "f4")) == 0
+    assert linear.total_loss(linear.LOG_LOSS, scores, np.array([0, 1], "f4")) == pytest.approx(2e4)
 
 
 def test_warm_up_leaves_nothing_to_compile() -> None:

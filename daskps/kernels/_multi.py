@@ -1,4 +1,4 @@
-"""Row loops of multinomial logistic regression: one weight per key and class.
+"""Row loops of models with a margin for each class: softmax, or each class against the rest.
 
 Arithmetic only; `daskps.kernels.linear` is the way in. The loop over classes is the inner one,
 so a key's fields, (4, width) float32, are read as one run of memory.
@@ -6,16 +6,19 @@ so a key's fields, (4, width) float32, are read as one run of memory.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from daskps.kernels._binary import FAST, HALF, longest_row
+from daskps.kernels._losses import LOG_LOSS, margin_loss
 from daskps.kernels._state import F32, Scalar, soft_threshold
 
 
 @njit(inline="always")
-def softmax_loss(s: F32, y: int) -> Scalar:
+def softmax_loss(s: NDArray[Any], y: int) -> Scalar:
     """Log-loss of class `y` at scores `s` (width,), which become the probabilities."""
     top = s[0]
     for c in range(1, s.size):
@@ -28,6 +31,23 @@ def softmax_loss(s: F32, y: int) -> Scalar:
     for c in range(s.size):
         s[c] /= norm
     return np.log(norm) - target
+
+
+@njit(inline="always")
+def row_loss(kind: int, epsilon: Scalar, s: NDArray[Any], y: int, response: NDArray[Any]) -> Scalar:
+    """Loss of class `y` at margins `s` (width,), which become derivatives; sets `response`."""
+    one = np.float32(1)
+    loss: Scalar = np.float32(0)
+    if kind == LOG_LOSS:
+        loss = softmax_loss(s, y)
+        for c in range(s.size):
+            response[c] = s[c] * (one - s[c])
+        s[y] -= one
+    else:
+        for c in range(s.size):
+            part, s[c], response[c] = margin_loss(kind, epsilon, s[c], np.float32(c == y))
+            loss += part
+    return loss
 
 
 @njit(inline="always")
@@ -67,6 +87,8 @@ def train(
     stop: int,
     state: F32,
     bias: F32,
+    kind: int,
+    epsilon: Scalar,
     learn_bias: bool,
     is_ftrl: bool,
     eta: Scalar,
@@ -92,11 +114,10 @@ def train(
             for c in range(width):
                 s[c] += w[c] * x
         sw = weight[i] if weight.size > 0 else one
-        total += sw * softmax_loss(s, y[i])
+        total += sw * row_loss(kind, epsilon, s, y[i], curvature)
         for c in range(width):
-            curvature[c] = HALF * sw * s[c] * (one - s[c])
+            curvature[c] *= HALF * sw
             pace[c] = zero
-        s[y[i]] -= one
         for j in range(first, last):
             x = one if values is None else values[j]
             row = state[indices[j]]
@@ -119,10 +140,11 @@ def train(
 
 
 @njit(nogil=True, cache=True)
-def log_loss(score: F32, y: NDArray[np.int32], weight: F32) -> Scalar:
-    """Sum of weighted log-losses of scores (n_rows, width) against class codes."""
+def total_loss(score: F32, y: NDArray[np.int32], weight: F32, kind: int, epsilon: Scalar) -> Scalar:
+    """Sum of weighted losses of margins (n_rows, width) against class codes."""
     total: Scalar = 0.0
+    unused = np.empty(score.shape[1], np.float32)
     for i in range(score.shape[0]):
-        loss = softmax_loss(score[i].copy(), y[i])
+        loss = row_loss(kind, epsilon, score[i].copy(), y[i], unused)
         total += loss * (weight[i] if weight.size > 0 else np.float32(1))
     return total
