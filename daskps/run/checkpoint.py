@@ -21,6 +21,7 @@ from zarr.core.sync import sync
 from daskps.errors import CheckpointError
 from daskps.run.ledger import Ledger
 from daskps.server.shard import Frozen, ServerSpec
+from daskps.server.slot import in_key_order
 
 VERSION = 1
 BATCH = 64 * 2**20
@@ -104,14 +105,14 @@ def write_slots(store: str, cut: str, tables: Frozen) -> None:
         for some in _batches(list(slots), array):
             block = np.zeros((len(some), *array.shape[1:]), array.dtype)
             for i, slot in enumerate(some):
-                rows = slots[slot][1]
+                _, rows = in_key_order(*slots[slot])
                 block[i, : len(rows)] = rows
             array.oindex[np.array(some)] = block
         if f"{name}_key" in group:
             for slot, (keys, _) in slots.items():
                 assert keys is not None, name
                 padded = np.zeros(array.shape[1], np.uint64)
-                padded[: len(keys)] = keys
+                padded[: len(keys)] = np.sort(keys)
                 _member(group, f"{name}_key")[slot] = padded
 
 

@@ -112,8 +112,8 @@ class Shard:
             self._counts["pulls"] += 1
             if out is not None:
                 for want, views in zip(msg.wants, out, strict=True):
-                    for (slot, idx, _), view in zip(self._pieces(want), views, strict=True):
-                        slot.pull(idx, self.samples, view)
+                    for (slot, at, _), view in zip(self._pieces(want), views, strict=True):
+                        slot.pull(slot.locate(at, create=False), self.samples, view, at)
                 return Pulled(self.samples, ())
             return Pulled(self.samples, tuple(self._copy(want) for want in msg.wants))
 
@@ -123,8 +123,9 @@ class Shard:
         total = sum(n for _, _, n in pieces)
         whole = np.empty((total, spec.updater.n_pull, spec.width), spec.updater.dtype)
         start = 0
-        for slot, idx, n in pieces:
-            slot.pull(idx, self.samples, whole[start : start + n])
+        for slot, at, n in pieces:
+            idx = slot.locate(at, create=False)
+            slot.pull(idx, self.samples, whole[start : start + n], at)
             start += n
         return whole
 
@@ -175,8 +176,9 @@ class Shard:
         parts = []
         for want, delta in zip(msg.wants, msg.deltas, strict=True):
             start = 0
-            for slot, idx, n in self._pieces(want):
+            for slot, at, n in self._pieces(want):
                 if n:  # an empty change would still copy a slot that a cut shares
+                    idx = slot.locate(at, create=True)
                     parts.append((slot, idx, delta[start : start + n]))
                 start += n
         for slot, idx, part in parts:  # all rows were found: nothing is applied by halves
@@ -190,7 +192,7 @@ class Shard:
                 continue
             assert want.at is not None
             n = int(want.sizes[i])
-            yield slot, slot.locate(want.at[start : start + n]), n
+            yield slot, want.at[start : start + n], n
             start += n
 
     def _check_generation(self, generation: int) -> None:
@@ -263,8 +265,8 @@ class Shard:
     def values(self, table: str) -> tuple[list[NDArray[np.uint64] | None], list[Rows]]:
         """Return keys and parameters of `table`, one entry a slot, ascending."""
         with self._lock:
-            held = self._tables[table].values()
-            return [t.keys for t in held], [t.values(self.samples) for t in held]
+            held = [t.keys_and_values(self.samples) for t in self._tables[table].values()]
+            return [keys for keys, _ in held], [values for _, values in held]
 
     def freeze(self, cut: str) -> dict[str, dict[int, int]]:
         """Keep the present state as `cut`, copy-on-write, and return rows by table and slot."""
@@ -276,7 +278,7 @@ class Shard:
             return {n: {s: len(rows) for s, (_, rows) in t.items()} for n, t in frozen.items()}
 
     def frozen(self, cut: str) -> Frozen:
-        """Return the arrays of `cut`; they do not change."""
+        """Return the arrays of `cut`, which do not change; hash tables in any order of keys."""
         return self._frozen[cut]
 
     def thaw(self, cut: str) -> None:
@@ -310,13 +312,14 @@ class Shard:
         """Return bytes held and calls answered."""
         with self._lock:
             slots = [t for table in self._tables.values() for t in table.values()]
-            live = {id(t.rows) for t in slots}
+            # by address: rows of a hash table that were appended to are another view of the same
+            live = {t.rows.ctypes.data for t in slots if t.rows.nbytes}
             frozen = {
-                id(rows): rows.nbytes
+                rows.ctypes.data: rows.nbytes
                 for cut in self._frozen.values()
                 for table in cut.values()
                 for _, rows in table.values()
-                if id(rows) not in live
+                if rows.ctypes.data not in live
             }
             waiting = sum(d.nbytes for m in self._waiting.values() for d in m.deltas)
             return Stats(

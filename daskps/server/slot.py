@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from daskps.server._hashing import FREE
+from daskps.server.key_index import KeyIndex, roomy
 from daskps.server.tables import Placement
 
 Rows = NDArray[Any]
@@ -18,18 +20,25 @@ class TableSlot:
     """Rows of one table whose keys fall into one slot.
 
     Not thread-safe; the shard that holds it has the lock. Rows of a ``range`` table stand in order
-    of position; rows of a ``hash`` table stand in order of their keys and are created on first
-    touch, so that what exists depends on what was asked for, not on the order of asking.
+    of position. Rows of a ``hash`` table are created by the first push to their key and stand in
+    the order in which they came; all that leaves a slot as a whole is in order of keys, so that it
+    depends on what was pushed, not on the order of arrival.
     """
 
     def __init__(self, placement: Placement, slot: int) -> None:
         self.spec = placement.spec
-        hashed = self.spec.keys == "hash"
-        start = np.empty(0, np.uint64) if hashed else placement.slot_keys(slot)
-        self.keys: NDArray[np.uint64] | None = start if hashed else None  # type: ignore[assignment]
-        self.rows = self._fresh(start)
+        self._index = KeyIndex() if self.spec.keys == "hash" else None
+        self.rows = self._initial(placement, slot)
+        self._room = self.rows
         self._acc: Rows | None = None
         self._shared = False
+
+    def _initial(self, placement: Placement, slot: int) -> Rows:
+        if self._index is not None:
+            return self._fresh(np.empty(0, np.uint64))
+        if self.spec.init.kind == "constant":  # it does not look at keys: none need be made
+            return self._fresh(np.broadcast_to(np.uint64(0), placement.slot_rows(slot)))
+        return self._fresh(placement.slot_keys(slot))
 
     def _fresh(self, keys: NDArray[Any]) -> Rows:
         u, width = self.spec.updater, self.spec.width
@@ -38,26 +47,42 @@ class TableSlot:
         return rows
 
     @property
+    def keys(self) -> NDArray[np.uint64] | None:
+        """Keys of the rows of a hash table, in the order of the rows."""
+        return None if self._index is None else self._index.keys
+
+    @property
     def nbytes(self) -> int:
         """Bytes of rows and keys, without what is gathered for the barrier."""
-        return int(self.rows.nbytes) + (0 if self.keys is None else int(self.keys.nbytes))
+        return int(self._room.nbytes) + (0 if self._index is None else self._index.nbytes)
 
     @property
     def pending_nbytes(self) -> int:
         """Bytes gathered for the barrier of the current clock."""
         return 0 if self._acc is None else int(self._acc.nbytes)
 
-    def locate(self, at: Index) -> Index:
+    def locate(self, at: Index, *, create: bool) -> Index:
         """Return the row numbers of positions or keys `at`; None stands for all rows.
+
+        Parameters
+        ----------
+        at
+            Positions of a range table, or keys of a hash table.
+        create
+            Whether keys that are not there get rows; else they get the number `FREE`.
 
         Raises
         ------
         IndexError
             If a position is beyond the slot's rows.
         """
-        if self.keys is not None:
+        if self._index is not None:
             assert at is not None, "a hash table has no 'all rows'"
-            return self._locate_keys(at)
+            if not create:
+                return self._index.find(at)[0]
+            found = self._index.find_or_add(at)
+            self._append(self._index.keys[len(self.rows) :])
+            return found
         if at is not None and len(at) and int(at.max()) >= len(self.rows):
             raise IndexError(
                 f"position {int(at.max())} asked of a slot of table {self.spec.name!r} with "
@@ -65,31 +90,33 @@ class TableSlot:
             )
         return at
 
-    def _locate_keys(self, at: NDArray[Any]) -> NDArray[np.int64]:
-        keys = self.keys
-        assert keys is not None
-        found = np.searchsorted(keys, at)
-        inside = found < len(keys)
-        known = inside.copy()
-        known[inside] = keys[found[inside]] == at[inside]
-        if not known.all():
-            self._create(np.unique(at[~known]).astype(np.uint64))
-            assert self.keys is not None
-            found = np.searchsorted(self.keys, at)
-        return found
+    def _append(self, keys: NDArray[np.uint64]) -> None:
+        before, n = len(self.rows), len(self.rows) + len(keys)
+        if n == before:
+            return
+        if n > len(self._room):
+            self._room = _resized(self.rows, roomy(n, before))
+            self._shared = False
+        self._room[before:n] = self._fresh(keys)
+        self.rows = self._room[:n]
 
-    def _create(self, new: NDArray[np.uint64]) -> None:
-        assert self.keys is not None
-        where = np.searchsorted(self.keys, new)
-        self.rows = np.insert(self.rows, where, self._fresh(new), axis=0)
-        if self._acc is not None:
-            self._acc = np.insert(self._acc, where, 0, axis=0)
-        self.keys = np.insert(self.keys, where, new)
-        self._shared = False
+    def pull(self, idx: Index, T: float, out: Rows, at: Index = None) -> None:
+        """Copy what a worker needs of rows `idx` into `out`, shape (k, n_pull, width).
 
-    def pull(self, idx: Index, T: float, out: Rows) -> None:
-        """Copy what a worker needs of rows `idx` into `out`, shape (k, n_pull, width)."""
-        self.spec.updater.pull(self.rows, T, out, idx)
+        Keys in `at` that have no row get what their row would begin with.
+        """
+        updater = self.spec.updater
+        if self._index is None or idx is None or not (missing := idx == FREE).any():
+            updater.pull(self.rows, T, out, idx)
+            return
+        assert at is not None
+        for which, rows, numbers in (
+            (~missing, self.rows, idx[~missing]),
+            (missing, self._fresh(at[missing]), None),
+        ):
+            part = np.empty((int(which.sum()), *out.shape[1:]), out.dtype)
+            updater.pull(rows, T, part, numbers)
+            out[which] = part
 
     def fold(self, idx: Index, push: Rows) -> None:
         """Add one partition's push to what the barrier will commit."""
@@ -105,9 +132,12 @@ class TableSlot:
         self.spec.updater.apply(self._writable(), idx, push, T, R)
 
     def values(self, T: float) -> Rows:
-        """Return the parameters themselves, shape (rows, width)."""
-        out: Rows = self.spec.updater.values(self.rows, T)
-        return out
+        """Return the parameters themselves, shape (rows, width), in order of positions or keys."""
+        return self.keys_and_values(T)[1]
+
+    def keys_and_values(self, T: float) -> tuple[NDArray[np.uint64] | None, Rows]:
+        """Return the keys of a hash table, ascending, and the parameters in the same order."""
+        return in_key_order(self.keys, self.spec.updater.values(self.rows, T))
 
     def freeze(self) -> tuple[NDArray[np.uint64] | None, Rows]:
         """Return keys and rows as they are now; later updates go to a copy."""
@@ -121,18 +151,39 @@ class TableSlot:
                 f"rows of shape {rows.shape} loaded into a slot of table {self.spec.name!r} "
                 f"with shape {self.rows.shape}; the checkpoint is of another table."
             )
-        self.keys, self.rows, self._acc, self._shared = keys, rows, None, False
+        self._index = None if keys is None else KeyIndex(keys)
+        self.rows = self._room = rows
+        self._acc, self._shared = None, False
 
     def _gathered(self) -> Rows:
+        u, n = self.spec.updater, len(self.rows)
         if self._acc is None:
-            u = self.spec.updater
-            self._acc = np.zeros((len(self.rows), u.n_acc, self.spec.width), u.dtype)
-        return self._acc
+            self._acc = np.zeros((len(self._room), u.n_acc, self.spec.width), u.dtype)
+        elif len(self._acc) < n:
+            self._acc = _resized(self._acc, len(self._room))
+        return self._acc[:n]
 
     def _writable(self) -> Rows:
         if self._shared:
             self.rows, self._shared = self.rows.copy(), False
+            self._room = self.rows
         return self.rows
+
+
+def in_key_order(
+    keys: NDArray[np.uint64] | None, rows: Rows
+) -> tuple[NDArray[np.uint64] | None, Rows]:
+    """Return keys, ascending, and their rows; those of a range table are in order."""
+    if keys is None or bool((keys[1:] > keys[:-1]).all()):
+        return keys, rows
+    order = np.argsort(keys)
+    return keys[order], rows[order]
+
+
+def _resized(rows: Rows, n: int) -> Rows:
+    grown = np.zeros((n, *rows.shape[1:]), rows.dtype)
+    grown[: len(rows)] = rows
+    return grown
 
 
 def all_finite(x: Rows) -> bool:

@@ -27,7 +27,14 @@ def hash_slot() -> TableSlot:
 
 
 def touch(slot: TableSlot, keys: list[int]) -> Any:
-    return slot.locate(np.array(sorted(keys), np.uint64))
+    return slot.locate(np.array(keys, np.uint64), create=True)
+
+
+def as_dict(slot: TableSlot) -> dict[int, int]:
+    keys, values = slot.keys_and_values(0.0)
+    assert keys is not None
+    assert (np.diff(keys.astype(object)) > 0).all()
+    return dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
 
 
 @settings(max_examples=60)
@@ -41,25 +48,48 @@ def test_rows_exist_by_what_was_touched_not_by_the_order(
         for keys in order:
             at = touch(slot, keys)
             assert slot.keys is not None
-            np.testing.assert_array_equal(slot.keys[at], np.array(sorted(keys), np.uint64))
-        expected = sorted({k for keys in groups for k in keys})
-        np.testing.assert_array_equal(slot.keys, np.array(expected, np.uint64))
-        assert slot.rows.shape == (len(expected), 1, 1)
-        assert (slot.rows == 7).all()
+            np.testing.assert_array_equal(slot.keys[at], np.array(keys, np.uint64))
+        assert as_dict(slot) == dict.fromkeys({k for keys in groups for k in keys}, 7)
+        assert slot.rows.shape == (len(as_dict(slot)), 1, 1)
 
 
 @settings(max_examples=60)
-@given(st.lists(KEYS, min_size=1, max_size=6))
-def test_growth_during_a_clock_keeps_what_was_gathered(groups: list[list[int]]) -> None:
+@given(st.lists(KEYS, min_size=1, max_size=6), st.booleans())
+def test_growth_during_a_clock_keeps_what_was_gathered(
+    groups: list[list[int]], frozen: bool
+) -> None:
     slot = hash_slot()
     expected: dict[int, int] = {}
+    cuts = []
     for number, keys in enumerate(groups):
+        if frozen:
+            held, rows = slot.freeze()
+            assert held is not None
+            cuts.append((held, held.copy(), rows, rows.copy()))
         slot.fold(touch(slot, keys), np.full((len(keys), 1, 1), 10**number))
         for k in keys:
             expected[k] = expected.get(k, 7) + 10**number
     slot.commit(0.0, 1.0)
-    assert slot.keys is not None
-    assert dict(zip(slot.keys.tolist(), slot.rows[:, 0, 0].tolist(), strict=True)) == expected
+    assert as_dict(slot) == expected
+    for held, held_then, rows, rows_then in cuts:
+        np.testing.assert_array_equal(held, held_then)
+        np.testing.assert_array_equal(rows, rows_then)
+
+
+def test_many_keys_are_found_again_after_loading_and_growing() -> None:
+    keys = np.random.default_rng(0).permutation(np.arange(30_000, dtype=np.uint64) << np.uint64(33))
+    slot = hash_slot()
+    for some in np.split(keys, 10):
+        slot.apply(slot.locate(some, create=True), np.full((len(some), 1, 1), 5), 0.0, 1.0)
+    again = hash_slot()
+    again.load(*slot.freeze())
+    more = np.arange(5_000, dtype=np.uint64)
+    again.locate(more, create=True)
+    out = np.empty((30_000, 1, 1), np.int64)
+    again.pull(again.locate(keys, create=False), 0.0, out, keys)
+    assert (out == 12).all()
+    assert as_dict(slot) == dict.fromkeys(keys.tolist(), 12)
+    assert as_dict(again) == dict.fromkeys(more.tolist(), 7) | as_dict(slot)
 
 
 def cut_copy(shard: Shard, cut: str) -> Any:
@@ -196,11 +226,20 @@ def test_rows_of_another_table_are_not_loaded() -> None:
         slot.load(None, np.zeros((10, 3, 1), np.float32))
 
 
-def test_a_pull_creates_the_same_rows_as_a_push() -> None:
-    spec = make_spec(HASHED, partitions=1)
+@pytest.mark.parametrize("kind", ["constant", "normal"])
+def test_a_pull_reads_what_a_push_would_find_and_creates_nothing(kind: Any) -> None:
+    table = TableSpec("h", 0, 2, AdaGrad(), keys="hash", init=Init(kind, 0.5, seed=1))
+    spec = make_spec(table, partitions=1)
     shard = alone(spec)
-    keys = np.array([5], np.uint64)
+    keys = np.arange(40, dtype=np.uint64)
+    keys = keys[np.argsort(spec.placements()["h"].slots(keys), kind="stable")]
     sizes = np.bincount(spec.placements()["h"].slots(keys), minlength=spec.n_slots)
     want = Want("h", sizes, keys)
-    assert shard.pull(Pull(1, 0, 0, (want,))).rows[0].tolist() == [[[7]]]
-    assert sum(len(k) for k in shard.values("h")[0] if k is not None) == 1
+    (before,) = shard.pull(Pull(1, 0, 0, (want,))).rows
+    assert sum(map(len, shard.values("h")[1])) == 0
+    few = Want("h", np.bincount(spec.placements()["h"].slots(keys[:3]), minlength=8), keys[:3])
+    shard.push(Push(1, 0, 0, 1.0, (few,), (np.zeros((3, 3, 2), np.float32),)))
+    assert sum(map(len, shard.values("h")[1])) == 3
+    (after,) = shard.pull(Pull(1, 0, 1, (want,))).rows
+    np.testing.assert_array_equal(after, before)
+    np.testing.assert_array_equal(before[:, 0], table.init.values(keys, 2).astype(np.float32))
