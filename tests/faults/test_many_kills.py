@@ -28,7 +28,7 @@ class Run:
     """Longest time without a finished task after the kill, in seconds."""
     equal: bool
     off: float
-    """Percent by which the loss is outside the range of calm runs."""
+    """Percent by which the held-out loss differs from that of calm runs."""
 
 
 def one_run(farm: Farm, consistency: str, seed: int, store: Path) -> Run:
@@ -63,8 +63,8 @@ def test_every_run_finishes(tmp_path: Path, consistency: str) -> None:
     print(
         f"\n{consistency}: {len(runs)} of {RUNS} runs finished; the victim held a shard in "
         f"{sum(r.held for r in runs)}, its nanny died too in {sum(r.nanny for r in runs)}; bits as "
-        f"in the calm run in {sum(r.equal for r in runs)}; loss outside that of calm "
-        f"runs by {min(losses):.2f} to {max(losses):.2f} %; longest pause after the "
+        f"in the calm run in {sum(r.equal for r in runs)}; held-out loss off that of calm "
+        f"runs by {min(losses):+.2f} to {max(losses):+.2f} %; longest pause after the "
         f"kill {max(pauses):.2f} s, median {statistics.median(pauses):.2f} s"
     )
     assert consistency != "bsp" or all(r.equal for r in runs)
