@@ -12,6 +12,7 @@ from distributed import Client, Scheduler, SchedulerPlugin
 from daskps.run.dask_worker import TOPIC
 
 _SHARD = "('daskps-shard-"
+_SETTLED = frozenset({"memory", "released", "erred", "forgotten"})
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -21,6 +22,22 @@ class DaskpsScheduler(SchedulerPlugin):
 
     name = "daskps"
     idempotent = True
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Remember the scheduler, whose hook for transitions does not name it."""
+        self._scheduler = scheduler
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """Correct the scheduler's lists of actors once a shard is somewhere, or nowhere.
+
+        Work stealing moves an actor that waits for its turn to another worker and leaves it in the
+        list of the first, for ever; `adapt` and `retire_workers` go by these lists.
+        """
+        if finish in _SETTLED and is_shard(key):
+            task = self._scheduler.tasks[key]
+            for worker in self._scheduler.workers.values():
+                holds = worker in (task.who_has or ())
+                (worker.actors.add if holds else worker.actors.discard)(task)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Tell the drivers that a worker came."""

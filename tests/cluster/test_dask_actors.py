@@ -291,6 +291,43 @@ def test_adapt_closes_a_worker_with_an_actor_and_keeps_one_with_a_shard() -> Non
         assert [f.status for f in shards] == ["finished", "finished"]
 
 
+def block(name: str) -> None:
+    """Task: keep a thread busy until the event is set."""
+    Event(name).wait(30)
+
+
+@gen_cluster(
+    client=True,
+    nthreads=[("127.0.0.1", 1)] * 2,
+    scheduler_kwargs={"validate": False},  # it asserts what stealing breaks
+    config={"distributed.scheduler.work-stealing": True},
+)
+async def test_a_stolen_actor_stays_in_the_list_of_the_first_worker_and_a_shard_does_not(
+    c: Client, s: Scheduler, a: Worker, b: Worker
+) -> None:
+    await c.register_plugin(DaskpsScheduler())
+    stealing = s.extensions["stealing"]
+    busy = c.submit(block, "free", workers=[a.address])
+    await async_poll_for(lambda: a.state.executing_count, timeout=5)
+    first, thief = s.workers[a.address], s.workers[b.address]
+    where = {"workers": [a.address], "allow_other_workers": True}
+    naive, shard = c.submit(Naive, actor=True, **where), make_shard(c, **where)
+    for future in (naive, shard):
+        await async_poll_for(lambda key=future.key: key in a.state.tasks, timeout=5)
+        stealing.move_task_request(s.tasks[future.key], first, thief)
+    await wait([naive, shard], timeout=10)
+    assert set(b.state.actors) == {naive.key, shard.key}
+    assert {ts.key for ts in first.actors} == {naive.key}
+    assert {ts.key for ts in thief.actors} == {shard.key}
+    for future in (naive, shard):
+        future.release()
+    await async_poll_for(lambda: not b.state.actors, timeout=5)
+    assert {ts.key for ts in first.actors} == {naive.key}
+    assert not thief.actors
+    await Event("free").set()
+    await busy
+
+
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
 async def test_a_worker_without_the_handlers_is_refused_with_a_clear_error(
     c: Client, s: Scheduler, a: Worker, b: Worker
