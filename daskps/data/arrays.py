@@ -21,6 +21,7 @@ from daskps.errors import DataError
 from .blocks import Inputs, dask_blocks, is_blocked, padded_blocks, read_block
 from .convert import to_partition
 from .dataset import Dataset, open_dataset
+from .hashing import hashing
 from .ingest import Recipe, assemble, assemble_on_disk, entropy, flat, prepare, writing
 from .pieces import Piece, load
 from .stores import resolve
@@ -37,6 +38,9 @@ def from_arrays(
     shuffle: bool = True,
     overwrite: bool = False,
     feature_names: Sequence[str] | None = None,
+    hash_features: int | None = None,
+    alternate_sign: bool = False,
+    hash_seed: int = 0,
 ) -> Dataset:
     """Make a dataset of a matrix, on disk or in memory.
 
@@ -66,7 +70,17 @@ def from_arrays(
         Whether a Zarr group at `store` may be replaced.
     feature_names
         Names of the columns, shape (n_features,), kept beside the data. The default is a
-        DataFrame's own, if they are strings.
+        DataFrame's own, if they are strings. Hashed columns have none.
+    hash_features
+        Number of columns that column ids are hashed into, a power of two; what collides in a row
+        is summed. None keeps them. A model that was trained on hashed data hashes what it is
+        given later in the same way.
+    alternate_sign
+        Whether the hash also gives half of the ids the sign -1, so that collisions cancel in
+        expectation. Worth it with few columns; without it data of ones stay ones, which take half
+        the memory.
+    hash_seed
+        Seed of the hash.
 
     Raises
     ------
@@ -76,14 +90,23 @@ def from_arrays(
         If `X` is of a type that is not known.
     """
     seed = entropy(random_state) if shuffle else None
+    if feature_names is not None and hash_features is not None:
+        raise DataError("feature_names cannot be kept when columns are hashed; leave one out.")
+    how = hashing(hash_features, alternate_sign, hash_seed)
     inputs = _inputs(X, y, sample_weight)
-    if feature_names is None:
+    if feature_names is None and how is None:
         feature_names = _own_names(X)
 
     def recipe(pieces: Sequence[Piece]) -> Recipe:
         width = _width(pieces)
         names = _names(feature_names, width)
-        return Recipe(n_features=width, n_partitions=n_partitions, seed=seed, feature_names=names)
+        return Recipe(
+            n_features=width,
+            n_partitions=n_partitions,
+            seed=seed,
+            feature_names=names,
+            hashing=how,
+        )
 
     if inputs is None:
         rows, classes = to_partition(X, *dask.compute(y, sample_weight))

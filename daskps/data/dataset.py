@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from daskps.errors import CorruptChunk, DataError
 
 from . import format as disk
-from .format import Manifest
+from .format import Hashing, Manifest
+from .hashing import HashedSource
 from .partition import Partition
 from .sources import PartitionSource, StoreSource
 from .stores import describe, open_group, resolve
@@ -58,6 +60,18 @@ class Dataset:
     def index_dtype(self) -> np.dtype[Any]:
         """Data type of column ids, uint32 or uint64."""
         return disk.index_dtype(self.n_features)
+
+    @property
+    def hashing(self) -> Hashing | None:
+        """How column ids were hashed, None where they are as in the source."""
+        return self._manifest.hashing
+
+    def hashed(self, how: Hashing) -> Dataset:
+        """Return a view of this dataset through a hash of its column ids."""
+        assert self.hashing is None, self
+        changes = {"n_features": how.n_columns, "hashing": how}
+        manifest = msgspec.structs.replace(self._manifest, **changes)
+        return Dataset(manifest, HashedSource(self._source, how), self._ranges)
 
     @property
     def has_label(self) -> bool:

@@ -40,6 +40,16 @@ MAX_UINT32 = 2**32 - 1
 _FILL = {"f": np.nan, "i": -1}
 
 
+class Hashing(msgspec.Struct, frozen=True):
+    """How column ids became columns, see `hashing`."""
+
+    n_columns: int
+    """A power of two."""
+    alternate_sign: bool = False
+    """Whether half of the ids count negatively, so that collisions cancel in expectation."""
+    seed: int = 0
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What must be known about a dataset before any chunk is read."""
 
@@ -56,6 +66,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Distinct labels, ascending; None without labels or with more than 10,000 of them."""
     label_counts: list[int] | None = None
     """Rows per entry of `labels`."""
+    hashing: Hashing | None = None
+    """How column ids became columns; None where they are as in the source."""
 
 
 def index_dtype(n_features: int) -> np.dtype[Any]:

@@ -24,7 +24,8 @@ from daskps.errors import DataError
 
 from . import format as disk
 from .dataset import Dataset
-from .format import Manifest
+from .format import Hashing, Manifest
+from .hashing import hashed
 from .labels import Classes, Labels, merge
 from .partition import Partition
 from .pieces import Piece, gather, load, shuffle_order, stage
@@ -38,12 +39,15 @@ class Recipe:
     """How pieces become partitions."""
 
     n_features: int
+    """Columns of the source."""
     n_partitions: int | None = None
     seed: int | None = 0
     """Seed of the shuffle; None keeps the order of the rows."""
     shift: int = 0
     """Subtracted from all column ids."""
     feature_names: NDArray[Any] | None = None
+    hashing: Hashing | None = None
+    """How column ids become columns, after the shift; None keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,7 @@ def assemble(pieces: Sequence[Piece], recipe: Recipe) -> Dataset:
     """Build a dataset in memory."""
     plan, manifest = _plan(pieces, recipe)
     parts = [_build(plan, k) for k in range(manifest.n_partitions)]
+    manifest = msgspec.structs.replace(manifest, nnz=sum(part.nnz for part in parts))
     return Dataset(manifest, MemorySource(parts, recipe.feature_names))
 
 
@@ -170,23 +175,29 @@ def assemble_on_disk(
     sizes = _sizes(plan)
     group = target.begin()
     present = frozenset[str]().union(*(piece.present for piece in pieces))
+    if recipe.hashing is not None:
+        present |= {"values"}  # ones that collide are no ones any more
     disk.create(group, manifest, int(sizes[0].max()), int(sizes[1].max()), present)
     write = dask.delayed(_write, pure=False)
     scheduler = None if spread and is_shared(target.store) else "threads"
     shared = dask.delayed(plan, traverse=False)
     tasks = [write(shared, k, group) for k in range(manifest.n_partitions)]
-    _raise_first(dask.compute(*tasks, scheduler=scheduler, traverse=False))
+    nnz = dask.compute(*tasks, scheduler=scheduler, traverse=False)
+    _raise_first(nnz)
     target.remove_staging()
-    disk.finish(group, manifest, sizes[0], sizes[1], recipe.feature_names)
+    manifest = msgspec.structs.replace(manifest, nnz=sum(nnz))
+    disk.finish(group, manifest, sizes[0], np.array(nnz, np.int64), recipe.feature_names)
     return Dataset(manifest, StoreSource(target.store, manifest))
 
 
-def _write(plan: _Plan, k: int, group: zarr.Group) -> Exception | None:
+def _write(plan: _Plan, k: int, group: zarr.Group) -> Exception | int:
+    """Write partition `k` and return its stored values, fewer than dealt where some collided."""
     try:
-        disk.write_partition(group, k, _build(plan, k))
+        part = _build(plan, k)
+        disk.write_partition(group, k, part)
     except Exception as error:
         return error
-    return None
+    return part.nnz
 
 
 def _raise_first(results: Iterable[Any]) -> None:
@@ -205,6 +216,8 @@ def _build(plan: _Plan, k: int) -> Partition:
     shares = [piece.share(int(start), int(stop)) for piece, start, stop in edges]
     recipe = plan.recipe
     part = gather(shares, plan.maps, recipe.n_features, recipe.shift)
+    if recipe.hashing is not None:
+        part = hashed(part, recipe.hashing)
     # A single piece is in random order already; shares of several must be mixed.
     if recipe.seed is None or len(plan.pieces) == 1:
         return part
@@ -221,19 +234,20 @@ def _plan(pieces: Sequence[Piece], recipe: Recipe) -> tuple[_Plan, Manifest]:
         bounds = cut([piece.row_lengths() for piece in pieces], n)
     else:
         bounds = deal([piece.n_rows for piece in pieces], n)
-    manifest = _manifest(n, n_rows, nnz, recipe.n_features, labels)
+    manifest = _manifest(n, n_rows, nnz, recipe, labels)
     # Counts are up to 160 kB a piece and have served: they must not travel with every plan.
     lean = [piece.without_labels() for piece in pieces]
     return _Plan(lean, bounds, maps or [None] * len(pieces), recipe), manifest
 
 
-def _manifest(n: int, n_rows: int, nnz: int, n_features: int, labels: Labels | None) -> Manifest:
+def _manifest(n: int, n_rows: int, nnz: int, recipe: Recipe, labels: Labels | None) -> Manifest:
     counted = labels is not None and labels.values is not None and labels.counts is not None
     manifest = Manifest(
         n_partitions=n,
         n_rows=n_rows,
         nnz=nnz,
-        n_features=n_features,
+        n_features=recipe.n_features if recipe.hashing is None else recipe.hashing.n_columns,
+        hashing=recipe.hashing,
         classes=None if labels is None else labels.classes,
     )
     if not counted:

@@ -23,7 +23,8 @@ from .labels import Classes
 from .lines import Block, Source, read_blocks
 from .partition import Partition
 
-MAX_INDEX = 2**63 - 2
+MAX_INDEX = 2**64 - 1
+"""The largest column id; only hashed data may have it, for it is what pads on disk hold."""
 _FORMAT = "'label index:value index:value ...', indices ascending and >= 0"
 
 
@@ -40,7 +41,7 @@ class _Rows:
     """Parsed text; column ids are as in the text."""
 
     indptr: NDArray[np.int64]
-    indices: NDArray[np.int64]
+    indices: NDArray[np.int64] | NDArray[np.uint64]
     values: NDArray[np.float32]
     label: NDArray[np.float64]
 
@@ -89,7 +90,7 @@ def _parse(data: bytes) -> _Rows:
 
 
 def _parse_wide(data: bytes) -> _Rows:
-    """Parse column ids up to 2**63 - 2, slowly, by the rules of scikit-learn's reader."""
+    """Parse column ids up to 2**64 - 1, slowly, by the rules of scikit-learn's reader."""
     label: list[float] = []
     lengths: list[int] = []
     indices: list[int] = []
@@ -113,7 +114,7 @@ def _parse_wide(data: bytes) -> _Rows:
     indptr = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
     with np.errstate(over="ignore"):
         narrow = np.array(values, np.float64).astype(np.float32)
-    return _Rows(indptr, np.array(indices, np.int64), narrow, np.array(label, np.float64))
+    return _Rows(indptr, np.array(indices, np.uint64), narrow, np.array(label, np.float64))
 
 
 def _check(block: Block, rows: _Rows, limits: Limits) -> None:

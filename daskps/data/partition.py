@@ -13,6 +13,8 @@ import scipy.sparse
 import sparse
 from numpy.typing import NDArray
 
+from daskps.errors import DataError
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Partition:
@@ -88,7 +90,18 @@ class Partition:
         )
 
     def to_scipy(self) -> scipy.sparse.csr_array:
-        """Return a `scipy.sparse.csr_array`; copies `indices` only where scipy must widen them."""
+        """Return a `scipy.sparse.csr_array`; copies `indices` only where scipy must widen them.
+
+        Raises
+        ------
+        DataError
+            If there are more columns than scipy can count.
+        """
+        if self.n_features >= 2**63:
+            raise DataError(
+                f"a partition of {self.n_features} columns does not fit scipy's int64 indices; use "
+                "its arrays, or ingest with hash_features."
+            )
         values = np.ones(self.nnz, np.float32) if self.values is None else self.values
         narrow = self.n_features <= 2**31 and self.nnz < 2**31
         dtype = np.int32 if narrow else np.int64

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from daskps.errors import DataError
 
 from .dataset import Dataset
+from .hashing import hashing
 from .ingest import Recipe, assemble, assemble_on_disk, entropy, flat, prepare, writing
 from .lines import BLOCK_BYTES, Paths, Source, block_size, cut_files, find_files
 from .parse import MAX_INDEX, Limits, read_source
@@ -30,12 +31,16 @@ def read_svmlight(
     n_partitions: int | None = None,
     random_state: int | None = 0,
     overwrite: bool = False,
+    hash_features: int | None = None,
+    alternate_sign: bool = False,
+    hash_seed: int = 0,
 ) -> Dataset:
     """Make a dataset of svmlight (libsvm) files, in parallel and in bounded memory.
 
     Files are read by byte range, gzip files (``.gz``) as streams, rows are shuffled. Tasks run on
     the current Dask client, or in threads. The result depends on files and arguments only, not
-    on workers. Column ids must ascend in a row; comments and query ids are skipped.
+    on workers. Column ids must ascend in a row and be below 2**64 - 1, or 2**64 if they are hashed;
+    from 2**31 on they are read about three times more slowly. Comments and query ids are skipped.
 
     Parameters
     ----------
@@ -45,7 +50,8 @@ def read_svmlight(
         Where to write the dataset: a path, URL or Zarr store that all workers can write. None
         keeps it in memory.
     n_features
-        Number of columns; None for the largest column id that occurs.
+        Number of columns; None for the largest column id that occurs. Of hashed data a bound for
+        ids, if given.
     zero_based
         Whether column ids start at 0. "auto" says no if no file holds the id 0.
     n_partitions
@@ -54,6 +60,8 @@ def read_svmlight(
         Seed of the shuffle; None for a new one.
     overwrite
         Whether a Zarr group at `store` may be replaced.
+    hash_features, alternate_sign, hash_seed
+        As in `from_arrays`; what is hashed is the id that a column has without hashing.
 
     Raises
     ------
@@ -62,8 +70,10 @@ def read_svmlight(
     FileNotFoundError
         If a path or pattern matches no file.
     """
-    if n_features is not None and not 1 <= n_features <= MAX_INDEX:
-        raise DataError(f"n_features is {n_features!r}, expected 1 to {MAX_INDEX} or None.")
+    most = MAX_INDEX + 1 if hash_features is not None else MAX_INDEX
+    if n_features is not None and not 1 <= n_features <= most:
+        raise DataError(f"n_features is {n_features!r}, expected 1 to {most} or None.")
+    how = hashing(hash_features, alternate_sign, hash_seed)
     seed = entropy(random_state)
     files = find_files(paths)
     block_bytes = block_size(files, BLOCK_BYTES)
@@ -76,8 +86,14 @@ def read_svmlight(
                 f"the files hold no rows ({files!r}), expected 'label index:value ...' lines; "
                 "check that they are complete."
             )
-        shift, width = _columns(sources, pieces, n_features, zero_based)
-        return Recipe(n_features=width, n_partitions=n_partitions, seed=seed, shift=shift)
+        shift, width = _columns(sources, pieces, n_features or most, zero_based)
+        return Recipe(
+            n_features=n_features or width,
+            n_partitions=n_partitions,
+            seed=seed,
+            shift=shift,
+            hashing=how,
+        )
 
     if store is None:
         loaded = _read(sources, limits, block_bytes, seed, None)
@@ -106,19 +122,19 @@ def _limits(n_features: int | None, zero_based: ZeroBased) -> Limits:
 def _columns(
     sources: Sequence[Source],
     pieces: Sequence[Sequence[Piece]],
-    n_features: int | None,
+    most: int,
     zero_based: ZeroBased,
 ) -> tuple[int, int]:
-    """Return what to subtract from column ids, and the number of columns."""
+    """Return what to subtract from column ids, and the number of columns, `most` at most."""
     ranges = [piece.column_range for piece in flat(pieces)]
     found = [extent for extent in ranges if extent is not None]
     if not found:
-        return 0, n_features or 1
+        return 0, 1
     lowest, highest = min(low for low, _ in found), max(high for _, high in found)
     shift = int(zero_based is False or (zero_based == "auto" and lowest > 0))
-    if n_features is not None and highest - shift >= n_features:
-        _blame_index(sources, pieces, highest, Limits(lowest, n_features - 1 + shift))
-    return shift, n_features or highest - shift + 1
+    if highest - shift >= most:
+        _blame_index(sources, pieces, highest, Limits(lowest, most - 1 + shift))
+    return shift, highest - shift + 1
 
 
 def _blame_index(

@@ -5,6 +5,7 @@ Owns the keys of one slot of a hash table, in the order in which they came. No P
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,15 @@ from numpy.typing import NDArray
 
 from daskps.server._hashing import FREE, capacity_for, mix64
 
+REMEMBERED = 2
+"""Bytes of numbers that are remembered, as a multiple of the bytes of the keys."""
+
 
 class KeyIndex:
     """Numbers keys from 0 as they come; a key keeps its number.
+
+    The same keys are asked for in every pass, so the numbers of whole requests are remembered as
+    long as there is room: keys need no look-up then, only a digest.
 
     Parameters
     ----------
@@ -28,6 +35,8 @@ class KeyIndex:
         self._n = 0
         self._keys = np.empty(0, np.uint64)
         self._table = np.full(capacity_for(0), FREE, np.uint32)
+        self._requests: dict[bytes, NDArray[np.uint32]] = {}
+        self._remembered = 0
         self._make_room(len(given))
         self._number(_frozen(given), np.full(len(given), FREE, np.uint32))
 
@@ -38,25 +47,41 @@ class KeyIndex:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return int(self._keys.nbytes) + int(self._table.nbytes)
+        return int(self._keys.nbytes) + int(self._table.nbytes) + self._remembered
 
     @property
     def keys(self) -> NDArray[np.uint64]:
         """All keys by their numbers; what this returns never changes."""
         return self._keys[: self._n]
 
-    def find(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], int]:
-        """Return the number of each key, `FREE` for those that are not there, and how many."""
-        numbers = np.empty(len(keys), np.uint32)
-        return numbers, int(_find(self._table, self._keys, _frozen(keys), numbers))
+    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
+        """Return the number of each key, `FREE` for those that are not there."""
+        return self._known(_digest(keys), keys)[0]
 
     def find_or_add(self, keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
         """Return the number of each key, after giving new ones to those that were not there."""
-        numbers, missing = self.find(keys)
+        digest = _digest(keys)
+        numbers, missing = self._known(digest, keys)
         if missing:
             self._make_room(self._n + missing)
             self._number(_frozen(keys), numbers)
+            self._remember(digest, numbers)
         return numbers
+
+    def _known(self, digest: bytes, keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], int]:
+        if (remembered := self._requests.get(digest)) is not None:
+            return remembered, 0
+        numbers = np.empty(len(keys), np.uint32)
+        missing = int(_find(self._table, self._keys, _frozen(keys), numbers))
+        if not missing:
+            self._remember(digest, numbers)
+        return numbers, missing
+
+    def _remember(self, digest: bytes, numbers: NDArray[np.uint32]) -> None:
+        # the oldest stay: requests come in cycles, which would push out each just before its turn
+        if self._remembered + numbers.nbytes <= REMEMBERED * self.keys.nbytes:
+            self._requests[digest] = numbers
+            self._remembered += int(numbers.nbytes)
 
     def _make_room(self, n: int) -> None:
         if n > len(self._keys):
@@ -75,6 +100,10 @@ class KeyIndex:
 def roomy(n: int, before: int) -> int:
     """Return for how many entries to make room, so that growing by ones costs little a time."""
     return n if before == 0 else max(n, before + before // 2)
+
+
+def _digest(keys: NDArray[np.uint64]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(keys).data, digest_size=16).digest()
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -79,7 +79,7 @@ class TableSlot:
         if self._index is not None:
             assert at is not None, "a hash table has no 'all rows'"
             if not create:
-                return self._index.find(at)[0]
+                return self._index.find(at)
             found = self._index.find_or_add(at)
             self._append(self._index.keys[len(self.rows) :])
             return found

@@ -37,8 +37,8 @@ Y = np.arange(6.0)
         pytest.param("nan 1:1\n", "line 1: label nan", id="nan-label"),
         pytest.param("1 2:1 -3:1\n", "line 1: Invalid index -3", id="negative-index"),
         pytest.param(
-            "1 1:1 9223372036854775808:1\n",
-            "line 1: index 9223372036854775808 is above",
+            "1 1:1 18446744073709551616:1\n",
+            "line 1: index 18446744073709551616 is above",
             id="huge-index",
         ),
         pytest.param("1 99999999999999999999999:1\n", "line 1: index 9+ is above", id="overflow"),
