@@ -23,8 +23,8 @@ from daskps.kernels._losses import LOG_LOSS, SQUARED_HINGE, margin_loss
 from daskps.kernels._state import F32, Scalar
 
 _ROUNDS = 12
-_MIN_ROWS = 64
-_MAX_ROWS = 2048
+MIN_ROWS = 64
+MAX_ROWS = 2048
 _MAX_SCORES = 16384
 _PRIOR = np.float32(1)
 _CHANCE = np.float32(2)
@@ -32,9 +32,10 @@ _TINY = np.float32(1e-30)
 
 
 @njit(inline="always")
-def _store(
+def store(
     bias: F32, c: int, b: Scalar, H: Scalar, is_ftrl: bool, eta: Scalar, beta: Scalar
 ) -> None:
+    """Set an intercept that was solved for, and its response."""
     bias[0, 2, c] = b
     bias[0, 3, c] += H / _PRIOR
     if is_ftrl:
@@ -82,7 +83,7 @@ def _bound(kind: int, s: Scalar, y: Scalar, slope: Scalar, response: Scalar) -> 
 
 
 @njit(nogil=True, cache=True)
-def _solve(
+def solve(
     margin: F32, y: F32, weight: F32, b0: Scalar, kind: int, epsilon: Scalar
 ) -> tuple[Scalar, Scalar]:
     """Return the intercept of one margin for each of some rows, and what they curve it by."""
@@ -123,12 +124,12 @@ def settle_binary(
     beta: Scalar,
 ) -> None:
     """Solve for the intercept of a model with one margin on the head of the slice."""
-    if stop - start < _MIN_ROWS:
+    if stop - start < MIN_ROWS:
         return
-    stop = min(stop, start + _MAX_ROWS)
+    stop = min(stop, start + MAX_ROWS)
     margin = _margins(indptr, indices, values, start, stop, state)[:, 0]
-    b, H = _solve(margin, y[start:stop], weight[start:stop], bias[0, 2, 0], kind, epsilon)
-    _store(bias, 0, b, H, is_ftrl, eta, beta)
+    b, H = solve(margin, y[start:stop], weight[start:stop], bias[0, 2, 0], kind, epsilon)
+    store(bias, 0, b, H, is_ftrl, eta, beta)
 
 
 @njit(nogil=True, cache=True)
@@ -149,10 +150,10 @@ def settle_multi(
     beta: Scalar,
 ) -> None:
     """Solve for the intercepts of a model with a margin for each class on the slice's head."""
-    if stop - start < _MIN_ROWS:
+    if stop - start < MIN_ROWS:
         return
     width = state.shape[2]
-    stop = min(stop, start + max(256, min(_MAX_ROWS, _MAX_SCORES // width)))
+    stop = min(stop, start + max(256, min(MAX_ROWS, _MAX_SCORES // width)))
     margin = _margins(indptr, indices, values, start, stop, state)
     labels, factors = y[start:stop], weight[start:stop]
     b0 = bias[0, 2].copy()
@@ -162,9 +163,9 @@ def settle_multi(
         b, H = b0.copy(), np.zeros(width, np.float32)
         for c in range(width):
             mine = (labels == c).astype(np.float32)
-            b[c], H[c] = _solve(margin[:, c], mine, factors, b0[c], kind, epsilon)
+            b[c], H[c] = solve(margin[:, c], mine, factors, b0[c], kind, epsilon)
     for c in range(width):
-        _store(bias, c, b[c], H[c], is_ftrl, eta, beta)
+        store(bias, c, b[c], H[c], is_ftrl, eta, beta)
 
 
 @njit(nogil=True, cache=True)
