@@ -172,10 +172,10 @@ def state_of(
         place = Placement(table, n_slots)
         found[table.name] = {}
         for slot in place.used(range(n_slots)):
-            keys = place.slot_keys(slot)
-            shape = (len(keys), table.updater.n_fields, table.width)
+            start = place.gather(slot, values[table.name])
+            shape = (len(start), table.updater.n_fields, table.width)
             rows = np.zeros(shape, table.updater.dtype)
-            table.updater.init(rows, values[table.name][keys])
+            table.updater.init(rows, start)
             found[table.name][slot] = (None, rows)
     return State(0.0, found)
 

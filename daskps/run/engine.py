@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,9 +28,12 @@ from daskps.server.client import merge_values
 from daskps.server.functions import FUNCTIONS
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Stats
+from daskps.server.tables import Placement
 
 logger = logging.getLogger("daskps")
 
+VALUES = 64 * 2**20
+"""Bytes of a range table's parameters that are on their way to the driver at a time."""
 SLOWEST = 10e6
 """Bytes a second that a store or a network moves at the least."""
 PING = 5.0
@@ -136,8 +139,17 @@ class Engine(ABC):
 
     def values(self, table: str) -> tuple[NDArray[Any] | None, NDArray[Any]]:
         """Return keys (of hash tables) and parameters of `table`."""
-        parts = self._all("values", table=table)
-        return merge_values(self.layout, self.plan.server, table, parts)
+        place = self.plan.server.placements()[table]
+        return merge_values(place, self._parts_of(place))
+
+    def _parts_of(self, place: Placement) -> Iterator[Any]:
+        """Yield what every shard holds of a table, some slots at a time: never all of it twice."""
+        spec = place.spec
+        nbytes = spec.n_rows * spec.width * spec.updater.dtype.itemsize
+        step = place.n_used if nbytes <= VALUES else max(1, VALUES * place.n_used // nbytes)
+        for first in range(0, place.n_used, step):
+            slots = list(range(first, min(first + step, place.n_used)))
+            yield from self._all("values", table=spec.name, slots=slots).values()
 
     def state(self) -> State:
         """Return everything that the shards hold, to start another run from."""

@@ -61,9 +61,9 @@ class ShardHost:
         """See `Shard.apply`."""
         return self.shard.apply(function, **params)
 
-    def values(self, table: str) -> Any:
+    def values(self, table: str, slots: Sequence[int] | None = None) -> Any:
         """See `Shard.values`."""
-        return self.shard.values(table)
+        return self.shard.values(table, slots)
 
     def freeze(self, cut: str) -> tuple[dict[str, dict[int, int]], float]:
         """Keep the present state as `cut`; return its sizes and the samples seen."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from daskps.server.keys import KeySet
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Pull, Pulled, Push, Want
 from daskps.server.shard import ServerSpec, Shard
+from daskps.server.tables import Placement
 
 Call = tuple[ShardRef, str, Any]
 """(where, ``pull`` or ``push``, message)."""
@@ -208,9 +209,16 @@ def _scatter(part: NDArray[Any], whole: NDArray[Any], keyset: KeySet, slots: lis
 
 
 def merge_values(
-    layout: Layout, spec: ServerSpec, table: str, parts: Mapping[int, tuple[list[Any], list[Any]]]
+    place: Placement, parts: Iterable[Mapping[int, tuple[NDArray[Any] | None, NDArray[Any]]]]
 ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
     """Put the answers of `Shard.values` together.
+
+    Parameters
+    ----------
+    place
+        Of the table.
+    parts
+        Answers, each of some slots of one shard; those of a range table are used up one by one.
 
     Returns
     -------
@@ -219,15 +227,14 @@ def merge_values(
     values
         Shape (rows, width).
     """
-    place = spec.placements()[table]
-    keys = [k for shard in sorted(parts) for k in parts[shard][0]]
-    values = [v for shard in sorted(parts) for v in parts[shard][1]]
-    slots = [s for shard in sorted(parts) for s in place.used(layout.slots_of(shard))]
-    if place.spec.keys == "hash":
-        all_keys = np.concatenate(keys)
-        order = np.argsort(all_keys)
-        return all_keys[order], np.concatenate(values)[order]
-    out = np.empty((place.spec.n_rows, place.spec.width), values[0].dtype)
-    for slot, v in zip(slots, values, strict=True):
-        out[place.slot_keys(slot)] = v
+    spec = place.spec
+    if spec.keys == "hash":
+        found = [entry for part in parts for entry in part.values()]
+        keys = np.concatenate([k for k, _ in found])  # type: ignore[misc]
+        order = np.argsort(keys)
+        return keys[order], np.concatenate([values for _, values in found])[order]
+    out = np.empty((spec.n_rows, spec.width), spec.updater.dtype)
+    for part in parts:
+        for slot, (_, values) in part.items():
+            place.scatter(slot, values, out)
     return None, out

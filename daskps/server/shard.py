@@ -262,11 +262,14 @@ class Shard:
             shapes = ", ".join(f"{t.name!r} ({t.keys}, {t.n_rows} x {t.width})" for t in specs)
             raise ValueError(f"tables {shapes} do not pair; expected range tables of one shape.")
 
-    def values(self, table: str) -> tuple[list[NDArray[np.uint64] | None], list[Rows]]:
-        """Return keys and parameters of `table`, one entry a slot, ascending."""
+    def values(
+        self, table: str, slots: Sequence[int] | None = None
+    ) -> dict[int, tuple[NDArray[np.uint64] | None, Rows]]:
+        """Return keys and parameters of those of `slots` that are here (None: all), by slot."""
         with self._lock:
-            held = [t.keys_and_values(self.samples) for t in self._tables[table].values()]
-            return [keys for keys, _ in held], [values for _, values in held]
+            held = self._tables[table]
+            some = held if slots is None else [s for s in slots if s in held]
+            return {s: held[s].keys_and_values(self.samples) for s in some}
 
     def freeze(self, cut: str) -> dict[str, dict[int, int]]:
         """Keep the present state as `cut`, copy-on-write, and return rows by table and slot."""

@@ -5,7 +5,7 @@ Owns the pure arithmetic of placement inside a table; which shard holds a slot i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -142,6 +142,30 @@ class Placement:
         pos = np.arange(self.slot_rows(slot), dtype=np.int64)
         turns, offset = np.divmod(pos, self.block)
         return turns * (self.block * self.n_slots) + slot * self.block + offset
+
+    def scatter(self, slot: int, rows: NDArray[Any], table: NDArray[Any]) -> None:
+        """Copy the rows of `slot` to where they stand in a range table, shape (n_rows, ...)."""
+        for whole, part in self._runs(slot, table, rows):
+            whole[:] = part
+
+    def gather(self, slot: int, table: NDArray[Any]) -> NDArray[Any]:
+        """Return the rows of a range table that `slot` holds, in order of position."""
+        rows = np.empty((self.slot_rows(slot), *table.shape[1:]), table.dtype)
+        for whole, part in self._runs(slot, table, rows):
+            part[:] = whole
+        return rows
+
+    def _runs(
+        self, slot: int, table: NDArray[Any], rows: NDArray[Any]
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Yield views of the same rows in the table and in the slot; no keys are made."""
+        turn = self.block * self.n_slots
+        full = self.spec.n_rows // turn
+        n, more = full * self.block, table.shape[1:]
+        turns = table[: full * turn].reshape(full, self.n_slots, self.block, *more)
+        yield turns[:, slot], rows[:n].reshape(full, self.block, *more)
+        start = full * turn + slot * self.block
+        yield table[start : start + len(rows) - n], rows[n:]
 
     def bounds(self) -> NDArray[np.int64]:
         """Return where each slot starts when all rows stand in slot order, shape (n_slots + 1,)."""

@@ -96,8 +96,8 @@ class Group:
         return whole_table(place) if keys is None else localise(place, keys)[0]
 
     def values(self, table: str) -> tuple[np.ndarray | None, np.ndarray]:
-        parts = {s: shard.values(table) for s, shard in self.shards.items()}
-        return merge_values(self.layout, self.spec, table, parts)
+        parts = (shard.values(table) for shard in self.shards.values())
+        return merge_values(self.spec.placements()[table], parts)
 
     def reduce(self, function: str, **params: Any) -> float:
         parts: dict[int, float] = {}

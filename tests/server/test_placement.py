@@ -32,6 +32,18 @@ def test_every_row_has_exactly_one_slot_and_position(sizes: tuple[int, int]) -> 
         np.testing.assert_array_equal(place.positions(held), np.arange(len(held)))
 
 
+@given(SIZES, st.integers(1, 3))
+def test_slots_and_tables_are_copied_to_and_fro(sizes: tuple[int, int], width: int) -> None:
+    place = placement(*sizes)
+    table = np.arange(sizes[0] * width).reshape(sizes[0], width)
+    again = np.zeros_like(table)
+    for slot in range(sizes[1]):
+        rows = place.gather(slot, table)
+        np.testing.assert_array_equal(rows, table[place.slot_keys(slot)])
+        place.scatter(slot, rows, again)
+    np.testing.assert_array_equal(again, table)
+
+
 @given(SIZES)
 def test_bounds_are_where_slots_start(sizes: tuple[int, int]) -> None:
     place = placement(*sizes)

@@ -44,7 +44,7 @@ def total(partitions: int, clocks: int) -> np.ndarray:
 
 def table(shard: Shard) -> np.ndarray:
     """Return the table of a shard that holds all of it, in slot order."""
-    return np.concatenate(shard.values(shard.spec.tables[0].name)[1])
+    return np.concatenate([v for _, v in shard.values(shard.spec.tables[0].name).values()])
 
 
 @pytest.mark.parametrize("staleness", STALENESS)
@@ -125,7 +125,7 @@ def test_bsp_is_bit_equal_in_any_order_of_arrival(
 @pytest.mark.parametrize("staleness", STALENESS)
 def test_what_was_pulled_never_changes(staleness: float) -> None:
     shard = alone(counters(1, staleness, ROWS))
-    out = [np.empty((len(t), 1, 1), np.int64) for t in shard.values("count")[1]]
+    out = [np.empty((len(t), 1, 1), np.int64) for _, t in shard.values("count").values()]
     pull = Pull(1, 0, 0, (everything("count"),))
     pulled, inside = shard.pull(pull), shard.pull(pull, out=[out])
     assert inside.rows == ()
