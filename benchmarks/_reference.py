@@ -77,12 +77,17 @@ class Truth:
 
 def load(folder: Path, settings: Settings) -> tuple[Rows, Rows, float]:
     """Return training rows, test rows and the test log-loss of the truth; made once a folder."""
-    where = folder / "-".join(["lr", *(f"{value:g}" for value in asdict(settings).values())])
+    where = reference_folder(folder, settings)
     if not (where / "settings.json").exists():
         _make(where, settings)
     facts = json.loads((where / "settings.json").read_text())
     train, test = (Rows(*arrays) for arrays in _arrays(where))
     return train, test, facts["best_log_loss"]
+
+
+def reference_folder(folder: Path, settings: Settings) -> Path:
+    """Return where the data of these settings are kept."""
+    return folder / "-".join(["lr", *(f"{value:g}" for value in asdict(settings).values())])
 
 
 def _arrays(where: Path) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:

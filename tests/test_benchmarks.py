@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import lr
+from benchmarks import lr, lr_peers
 from benchmarks._reference import Settings, load
 
 
@@ -42,3 +45,78 @@ def test_logistic_regression_benchmark_runs(
     shown = capsys.readouterr().out
     assert "million rows/s" in shown
     assert "SGDClassifier" in shown
+
+
+# -- beside peers --------------------------------------------------------------------------------
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+def test_daskps_and_scikit_learn_run_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = ["--rows", "3000", "--features", "2000", "--passes", "2"]
+    files = ["--data", str(tmp_path), "--json", str(tmp_path / "peers.json")]
+    lr_peers.main([*files, *size, "--only", "ftrl,averaged,SAGA", "--timeout", "60"])
+    report = json.loads((tmp_path / "peers.json").read_text())
+    names = ["daskps, ftrl", "scikit-learn SGD, averaged", "scikit-learn SAGA"]
+    assert [row["name"] for row in report["methods"]] == names
+    for row in report["methods"]:
+        assert row["ended"] == ""
+        assert row["peak_mb"] > 50
+        passes, seconds, losses = zip(*row["points"], strict=True)
+        assert passes == (1, 2)
+        assert 0 < min(seconds) <= max(seconds) < row["wall"]
+        assert all(report["truth"] < loss < 1 for loss in losses)
+    assert "scikit-learn SAGA" in capsys.readouterr().out
+
+
+def test_a_peer_that_fails_or_takes_too_long_is_shown_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--data", str(tmp_path), "--rows", "300", "--features", "200"]
+    options = ["--only", "averaged", "--timeout", "0.2", "--json", str(tmp_path / "peers.json")]
+    lr_peers.main([*files, *options])
+    (row,) = json.loads((tmp_path / "peers.json").read_text())["methods"]
+    assert row["points"] == []
+    assert row["ended"] == "stopped after 0 s"
+    assert "stopped after 0 s" in capsys.readouterr().out
+
+
+def test_everybody_has_a_grid_of_the_same_size_that_holds_the_settings() -> None:
+    methods = lr_peers.methods()
+    assert {len(method.grid) for method in methods.values()} == {4}
+    for name, method in methods.items():
+        assert method.settings in method.grid, name
+
+
+def test_the_grid_is_judged_on_validation_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Mapping[str, Any]] = []
+
+    def fake(job: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        asked.append(job)
+        eta0 = job["settings"]["eta0"]
+        curve = {0.02: [[1, 2.0, 0.48]], 0.05: [[1, 1.0, 0.4803]]}.get(eta0, [[1, 0.5, 0.5]])
+        return {"points": curve, "ended": "", "wall": 1.0, "peak_mb": 1.0}
+
+    monkeypatch.setattr(lr_peers, "run", fake)
+    files = ["--data", str(tmp_path), "--rows", "300", "--features", "200"]
+    lr_peers.main([*files, "--only", "averaged", "--grid"])
+    assert [job["settings"]["eta0"] for job in asked] == [0.01, 0.02, 0.03, 0.05]
+    assert all(job["validate"] for job in asked)
+    chosen = capsys.readouterr().out.partition("chosen on validation rows")[2]
+    assert "'eta0': 0.05" in chosen  # as good as the best, and faster
+
+
+def test_times_are_compared_with_those_of_the_best_peer() -> None:
+    rows = [
+        {"name": "ours", "peer": False, "points": [[1, 1.0, 0.49], [2, 2.0, 0.48]]},
+        {"name": "slow", "peer": True, "points": [[1, 20.0, 0.47]]},
+        {"name": "better", "peer": True, "points": [[1, 1.0, 0.50], [2, 10.0, 0.485]]},
+    ]
+    assert lr_peers.seconds_to(0.485, rows[0]["points"]) == 2.0
+    assert lr_peers.ratios(rows, 0.485) == {"ours": (2.0, "better", 5.0)}
+    assert lr_peers.ratios(rows, 0.475) == {}
+    assert lr_peers.ratios(rows[:1], 0.485)["ours"][2] == math.inf

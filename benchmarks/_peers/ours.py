@@ -1,0 +1,46 @@
+"""daskps itself, on a cluster of 2 worker processes with 1 thread each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from distributed import Client
+from numpy.typing import NDArray
+
+import daskps
+from benchmarks._peers import THREADS, Method, Point, Settings, Task
+
+
+def train(task: Task, settings: Settings) -> Iterator[Point]:
+    """Take the times from one fit, and the models of its passes from the same passes again.
+
+    In BSP both have the same bits. The fit whose times count comes last: by then all is compiled.
+    """
+    data = daskps.from_arrays(task.matrices()[0], task.train.y, n_partitions=THREADS)
+    given = {**settings, "tol": None, "progress": False}
+    with daskps.local_cluster(THREADS) as cluster, Client(cluster):
+        step = daskps.LogisticRegression(**given, max_iter=1, warm_start=True)
+        scores = []
+        for _ in range(task.passes):
+            step.fit(data)
+            scores.append(_scores(step, task))
+        clf = daskps.LogisticRegression(**given, max_iter=task.passes).fit(data)
+        if not np.array_equal(clf.coef_, step.coef_):
+            raise RuntimeError("the passes that were timed are not those that were judged")
+        seconds = clf.history_.seconds.values.reshape(task.passes, -1).max(axis=1)
+    for at, found in zip(seconds, scores, strict=True):
+        yield Point(float(at), found)
+
+
+def _scores(clf: Any, task: Task) -> NDArray[Any]:
+    return clf.coef_[0][task.judged.ids].sum(axis=1, dtype=np.float64) + clf.intercept_[0]
+
+
+def _method(solver: str) -> Method:
+    grid = tuple({"solver": solver, "alpha": alpha} for alpha in (3e-6, 1e-5, 1.7e-5, 3e-5))
+    return Method(train, "daskps", grid[1], grid, (1, 2, 3, 4), peer=False)
+
+
+METHODS = {f"daskps, {solver}": _method(solver) for solver in ("adagrad", "ftrl")}
