@@ -51,13 +51,13 @@ def test_logistic_regression_benchmark_runs(
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_daskps_and_scikit_learn_run_side_by_side(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     size = ["--rows", "3000", "--features", "2000", "--passes", "2"]
     files = ["--data", str(tmp_path), "--json", str(tmp_path / "peers.json")]
-    lr_peers.main([*files, *size, "--only", "ftrl,averaged,SAGA", "--timeout", "60"])
+    lr_peers.main([*files, *size, "--only", "ftrl,averaged,SAGA", "--timeout", "100"])
     report = json.loads((tmp_path / "peers.json").read_text())
     names = ["daskps, ftrl", "scikit-learn SGD, averaged", "scikit-learn SAGA"]
     assert [row["name"] for row in report["methods"]] == names
