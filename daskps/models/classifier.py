@@ -5,11 +5,13 @@ Labels become positions in `classes_` here, by `classes`; the course of training
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
 
 from daskps.data import Dataset
 from daskps.models import predict
@@ -59,21 +61,38 @@ class LinearClassifier(ClassifierMixin, LinearEstimator):
     def _arrays(self) -> dict[str, tuple[NDArray[Any], tuple[str, ...]]]:
         return {**super()._arrays(), "classes": (self.classes_, ("class",))}
 
-    def decision_function(self, X: Any) -> NDArray[np.float32]:
+    def decision_function(self, X: Any) -> Any:
         """Return margins, shape (n_rows,) for two classes, else (n_rows, n_classes).
 
         Rows come in the order of `X`; those of a dataset in the order in which it holds them.
-        """
-        parts = predict.margins(self._in_order(X), self.coef_, self.intercept_)
-        margins: NDArray[np.float32] = np.concatenate([m for m, _ in parts])
-        return margins[:, 0] if margins.shape[1] == 1 else margins
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class with the largest margin for each row, shape (n_rows,)."""
-        margins = self.decision_function(X)
-        return self.classes_[predict.best(margins)]
+        Parameters
+        ----------
+        X
+            As in `fit`.
+
+        Returns
+        -------
+        margins
+            For dask arrays and DataFrames and for xarray lazily in the same container, the one
+            with the same chunks, the other with its coordinates; for a dataset on disk or its
+            path a dask array with a chunk for each partition; else numpy.
+        """
+        check_is_fitted(self)
+        columns = self.classes_ if len(self.classes_) > 2 else None
+        return self._answer(X, predict.one_margin, np.float32, columns)
+
+    def predict(self, X: Any) -> Any:
+        """Return the class with the largest margin for each row, shape (n_rows,).
+
+        The container is that of `decision_function`.
+        """
+        check_is_fitted(self)
+        return self._answer(
+            X, partial(predict.names_of, classes=self.classes_), self.classes_.dtype
+        )
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on `X`; a dataset brings its own labels and weights."""
         dataset = self._in_order(X, y, sample_weight)
-        return predict.accuracy(dataset, self.classes_, self.coef_, self.intercept_)
+        return predict.accuracy(dataset, self.classes_, self._score())

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from daskps.cluster import current_client
 from daskps.data import Dataset, as_dataset
-from daskps.models import predict, saved
+from daskps.models import answers, predict, saved
 from daskps.models.linear import COEF, INTERCEPT, LinearModel, goes_on_from, state_of
 from daskps.models.parameters import absolute, check_parameters, clocks_per_pass, step_rates
 from daskps.monitor.progress import ClockCallback, progress_listeners
@@ -278,6 +278,23 @@ class LinearEstimator(BaseEstimator):
         check_is_fitted(self)
         saved.save(self, self._arrays(), store, overwrite=overwrite)
 
+    def _score(self) -> predict.Score:
+        """Return what tells margins by rows."""
+        return predict.LinearScore(np.ascontiguousarray(self.coef_.T), self.intercept_)
+
+    def _answer(
+        self,
+        X: Any,
+        finish: Callable[[NDArray[Any]], NDArray[Any]],
+        dtype: DTypeLike,
+        columns: NDArray[Any] | None = None,
+    ) -> Any:
+        """Return `finish` of the margins of each row, in a container like `X`; see `answers`."""
+        check_is_fitted(self)
+        name, n_features = type(self).__name__, self.n_features_in_
+        of = answers.Question(self._score(), finish, np.dtype(dtype), columns, n_features, name)
+        return answers.answer(of, X)
+
     def _in_order(self, X: Any, y: Any = None, sample_weight: Any = None) -> Dataset:
         """Return `X` as a dataset whose rows stand in the order of `X`."""
         check_is_fitted(self)
@@ -287,7 +304,7 @@ class LinearEstimator(BaseEstimator):
 
     def _check_width(self, dataset: Dataset, *, exact: bool) -> int:
         name = type(self).__name__
-        return predict.check_width(dataset, self.n_features_in_, name, exact=exact)
+        return predict.check_width(dataset.n_features, self.n_features_in_, name, exact=exact)
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn that sparse matrices are welcome."""

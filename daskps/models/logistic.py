@@ -9,7 +9,7 @@ import os
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from daskps.models import predict, saved
 from daskps.models.classifier import LinearClassifier
@@ -147,11 +147,15 @@ class LogisticRegression(LinearClassifier):
         self.n_shards = n_shards
         self.progress = progress
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return P(class | row), shape (n_rows, n_classes); rows sum to 1."""
-        return predict.probabilities(self.decision_function(X))
+    def predict_proba(self, X: Any) -> Any:
+        """Return P(class | row), shape (n_rows, n_classes); rows sum to 1.
+
+        The container is that of `decision_function`; columns are named after the classes.
+        """
+        check_is_fitted(self)
+        return self._answer(X, predict.probabilities, np.float64, self.classes_)
 
     def log_loss(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log-loss on `X`; a dataset brings its own labels and weights."""
         dataset = self._in_order(X, y, sample_weight)
-        return predict.log_loss(dataset, self.classes_, self.coef_, self.intercept_)
+        return predict.log_loss(dataset, self.classes_, self._score())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +29,17 @@ def in_order(X: Any, y: Any, sample_weight: Any) -> tuple[Dataset, bool]:
     return from_arrays(X, y, sample_weight=sample_weight, shuffle=False), False
 
 
-def check_width(dataset: Dataset, n_features: int, name: str, *, exact: bool) -> int:
-    """Return `n_features` if `dataset` has as many, or fewer unless `exact`: the rest is zero.
+def check_width(found: int, n_features: int, name: str, *, exact: bool) -> int:
+    """Return `n_features` if data have as many, or fewer unless `exact`: the rest is zero.
 
     Raises
     ------
     DataError
         If the number of features does not fit the estimator called `name`.
     """
-    if dataset.n_features > n_features or (exact and dataset.n_features < n_features):
+    if found > n_features or (exact and found < n_features):
         raise DataError(
-            f"X has {dataset.n_features} features, but {name} is expecting {n_features} features "
+            f"X has {found} features, but {name} is expecting {n_features} features "
             "as input; use the columns of the training data."
         )
     return n_features
@@ -63,22 +64,50 @@ def held_out(eval_set: Any, n_features: int) -> Dataset | None:
     return dataset
 
 
-def margins(
-    dataset: Dataset, coef: NDArray[np.float32], intercept: NDArray[np.float32]
-) -> Iterator[tuple[Margins, Partition]]:
-    """Yield the margins of each partition, shape (n_rows, width), and the partition."""
-    w = np.ascontiguousarray(coef.T)
+class Score(Protocol):
+    """What tells margins, shape (n_rows, width), by rows; it travels to workers."""
+
+    def __call__(self, part: Partition) -> Margins:
+        """Return the margins of the rows of `part`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinearScore:
+    """Margins of a linear model."""
+
+    w: NDArray[np.float32]
+    """Shape (n_features, width), C-contiguous."""
+    intercept: NDArray[np.float32]
+    """Shape (width,)."""
+
+    def __call__(self, part: Partition) -> Margins:
+        """Return the margins of the rows of `part`."""
+        indices = part.indices.astype(np.uint32, copy=False)  # below the number of rows of w
+        return kernel.decision(part.indptr, indices, part.values, self.w, self.intercept)
+
+    def __sizeof__(self) -> int:
+        """Return the bytes held, so that Dask can account for them."""
+        return int(self.w.nbytes + self.intercept.nbytes)
+
+
+def margins(dataset: Dataset, score: Score) -> Iterator[tuple[Margins, Partition]]:
+    """Yield the margins of each partition and the partition, one at a time."""
     for i in range(dataset.n_partitions):
         part = dataset.partition(i)
-        indices = part.indices.astype(np.uint32, copy=False)  # as many as coef has columns
-        yield kernel.decision(part.indptr, indices, part.values, w, intercept), part
+        yield score(part), part
+
+
+def one_margin(margin: Margins) -> Margins:
+    """Return margins as users get them: shape (n_rows,) where there is one a row."""
+    return margin[:, 0] if margin.shape[1] == 1 else margin
 
 
 def probabilities(margin: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return P(class | row), shape (n_rows, n_classes), for margins of `decision_function`."""
+    """Return P(class | row), shape (n_rows, n_classes), for margins (n_rows, width)."""
     z = margin.astype(np.float64)
-    if z.ndim == 1:
-        z = np.stack([np.zeros_like(z), z], axis=1)
+    if z.shape[1] == 1:
+        z = np.hstack([np.zeros_like(z), z])
     z -= z.max(axis=1, keepdims=True)
     p = np.exp(z)
     proba: NDArray[np.float64] = p / p.sum(axis=1, keepdims=True)
@@ -87,27 +116,28 @@ def probabilities(margin: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def best(margin: NDArray[np.float32]) -> NDArray[np.intp]:
     """Return the position of the most probable class of each row."""
-    if margin.ndim == 1 or margin.shape[1] == 1:
-        return (margin.ravel() > 0).astype(np.intp)
+    if margin.shape[1] == 1:
+        return (margin[:, 0] > 0).astype(np.intp)
     position: NDArray[np.intp] = margin.argmax(axis=1)
     return position
 
 
-def accuracy(
-    dataset: Dataset, classes: NDArray[Any], coef: NDArray[np.float32], intercept: Any
-) -> float:
+def names_of(margin: Margins, classes: NDArray[Any]) -> NDArray[Any]:
+    """Return the most probable class of each row."""
+    return classes[best(margin)]
+
+
+def accuracy(dataset: Dataset, classes: NDArray[Any], score: Score) -> float:
     """Return the weighted share of rows whose class is the most probable one."""
     right = total = 0.0
-    for margin, part in margins(_coded(dataset, classes, None), coef, intercept):
+    for margin, part in margins(_coded(dataset, classes, None), score):
         hit = best(margin) == part.label
         right += float(np.dot(hit, _weights(part)))
         total += float(_weights(part).sum())
     return right / _positive(total)
 
 
-def log_loss(
-    dataset: Dataset, classes: NDArray[Any], coef: NDArray[np.float32], intercept: Any
-) -> float:
+def log_loss(dataset: Dataset, classes: NDArray[Any], score: Score) -> float:
     """Return the weighted mean log-loss.
 
     Raises
@@ -116,7 +146,7 @@ def log_loss(
         If a label is none of the classes.
     """
     loss = total = 0.0
-    for margin, part in margins(_coded(dataset, classes, "the data"), coef, intercept):
+    for margin, part in margins(_coded(dataset, classes, "the data"), score):
         y: NDArray[Any] = np.asarray(part.label, np.float32 if margin.shape[1] == 1 else np.int32)
         loss += kernel.total_loss(kernel.LOG_LOSS, margin, y, part.weight)
         total += float(_weights(part).sum())
