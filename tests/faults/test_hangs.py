@@ -143,7 +143,11 @@ def test_the_driver_dies_and_another_resumes_on_other_workers(tmp_path: Path) ->
     with Farm(2, tmp_path) as farm:
         arguments = (farm.address, str(tmp_path / "d.zarr"), store)
         with ended(start_python("-c", DRIVER, *arguments, stderr=subprocess.PIPE)) as driver:
-            wait_until(lambda: len(checkpoint.published(store)) > 1 or driver.poll() is not None)
+            # a process that imports and compiles first
+            wait_until(
+                lambda: len(checkpoint.published(store)) > 1 or driver.poll() is not None,
+                timeout=4 * PATIENCE,
+            )
             assert driver.poll() is None, driver.communicate(timeout=PATIENCE)
         assert_clean(farm.scheduler)
         clock = min(checkpoint.read_manifest(store, checkpoint.published(store)[0]).clocks)
