@@ -37,7 +37,7 @@ import daskps
 from benchmarks._bare import BareKernel
 from benchmarks._reference import Rows, Settings, load
 from daskps.data import Dataset
-from daskps.kernels.linear import Rule
+from daskps.kernels.linear import LOG_LOSS, Rule
 from daskps.models.parameters import step_rates
 from daskps.run import launch
 from daskps.run.inprocess import InProcessEngine
@@ -85,7 +85,7 @@ def pass_seconds(clf: daskps.LogisticRegression) -> NDArray[np.float64]:
 
 def measure_speed(train: Dataset, test: Dataset, options: argparse.Namespace) -> Report:
     """Take passes of the bare kernel, of this process and of a cluster in turns."""
-    rates = step_rates(train, None, None)
+    rates = step_rates(train, LOG_LOSS, None, None)
     bare = BareKernel(train, Rule(options.solver == "ftrl", *rates, alpha2=options.alpha))
     bare.seconds_of_a_pass()
     taken: dict[str, list[float]] = {"bare kernel": [], "in process": [], "cluster": []}

@@ -8,12 +8,16 @@ from daskps import errors
 from daskps.cluster import local_cluster
 from daskps.data import Dataset, from_arrays, open_dataset, read_svmlight
 from daskps.models.logistic import LogisticRegression
+from daskps.models.regression import LinearRegression
 from daskps.models.saved import load
+from daskps.models.svm import LinearSVC
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Dataset",
+    "LinearRegression",
+    "LinearSVC",
     "LogisticRegression",
     "errors",
     "from_arrays",

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskps.kernels._losses import LOG_LOSS, SQUARED_HINGE, margin_loss
+from daskps.kernels._losses import HINGE, LOG_LOSS, SQUARED_HINGE, margin_loss
 from daskps.kernels._state import F32, Scalar
 
 _ROUNDS = 12
@@ -77,6 +77,8 @@ def _bound(kind: int, s: Scalar, y: Scalar, slope: Scalar, response: Scalar) -> 
         bound = np.float32(0.25) if near else (slope + y - np.float32(0.5)) / s
     elif kind == SQUARED_HINGE:
         bound = np.float32(2)
+    elif kind == HINGE:
+        bound = response + response
     else:
         bound = response
     return bound

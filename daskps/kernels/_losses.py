@@ -35,8 +35,8 @@ CODES = {
     "squared": SQUARED,
     "huber": HUBER,
 }
-# Below, the curvature of a kink would be that of a needle.
-_NEAR = np.float32(0.5)
+# Nearer to the kink, the curvature would be that of a needle.
+_NEAR = np.float32(0.25)
 
 
 @njit(inline="always")
@@ -53,9 +53,10 @@ def loss_and_probability(s: Scalar, y: Scalar) -> tuple[Scalar, Scalar]:
 def hinge_response(u: Scalar) -> Scalar:
     """Response of the hinge at distance `u` from its kink, which has no second derivative.
 
-    The curvature of the parabola that touches the hinge here and lies above it everywhere.
+    Half the curvature of the parabola that touches the hinge at `u` and lies above it; measured,
+    see merging.md.
     """
-    return np.float32(0.5) / max(abs(u), _NEAR)
+    return np.float32(0.25) / max(abs(u), _NEAR)
 
 
 @njit(inline="always")

@@ -30,6 +30,7 @@ STATE_FIELDS = _state.N_FIELDS
 _EMPTY = np.empty(0, np.float32)
 # Smaller slices say too little about the intercept, and dense rows about their response.
 _MIN_SLICE = 512
+_REACH = {"log_loss": 0.6, "hinge": 0.3, "squared_hinge": 0.2, "squared": 0.45, "huber": 0.45}
 
 
 class Rule(NamedTuple):
@@ -226,20 +227,25 @@ def rows_per_clock(partition_rows: int, n_concurrent: int) -> int:
     return max(min(partition_rows, _MIN_SLICE), -(-partition_rows // clocks))
 
 
-def default_rates(n_rows: int, nnz: int, sum_of_squares: float) -> tuple[float, float]:
+def default_rates(
+    n_rows: int, nnz: int, sum_of_squares: float, loss: Loss = LOG_LOSS
+) -> tuple[float, float]:
     """Return eta and beta that suit data of this scale.
 
-    ``eta = 0.6 / rms norm of a row`` and ``beta = rms of a non-zero``, so that scaling all values
-    by a factor scales the weights by its inverse and changes no prediction.
+    ``eta = reach / rms norm of a row`` and ``beta = rms of a non-zero``, so that scaling all values
+    by a factor scales the weights by its inverse and changes no prediction. The reach of a loss,
+    how far margins have to come, was measured.
 
     Parameters
     ----------
     sum_of_squares
         Of all values; `nnz` when they are all ones.
+    loss
+        Of margins; quantities are to have a deviation near 1.
     """
     if nnz == 0 or sum_of_squares <= 0:
         return 0.1, 1.0
-    return 0.6 * (n_rows / sum_of_squares) ** 0.5, (sum_of_squares / nnz) ** 0.5
+    return _REACH[loss.name] * (n_rows / sum_of_squares) ** 0.5, (sum_of_squares / nnz) ** 0.5
 
 
 def warm_up(width: int, *, has_values: bool) -> None:

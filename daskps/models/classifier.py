@@ -44,11 +44,11 @@ class LinearClassifier(ClassifierMixin, LinearEstimator):
         DataError
             If a label is none of the classes, or the number of features differs.
         """
-        known = agreed_classes(classes, self.classes_ if self._fitted else None)
-        return self._partial_fit(X, y, sample_weight, known)
+        return self._partial_fit(X, y, sample_weight, classes=classes)
 
-    def _target(self, dataset: Dataset, y: Any, known: NDArray[Any] | None) -> Target:
+    def _target(self, dataset: Dataset, y: Any, *, start: bool, classes: Any = None) -> Target:
         labels = Labels.of(dataset, y)
+        known = agreed_classes(classes, self.classes_ if start else None)
         classes = training_classes(labels, known)
         counts = labels.counts_in(classes, "the training data")
         weights = class_weights(self.class_weight, classes, counts)
@@ -96,3 +96,13 @@ class LinearClassifier(ClassifierMixin, LinearEstimator):
         """Return the accuracy on `X`; a dataset brings its own labels and weights."""
         dataset = self._in_order(X, y, sample_weight)
         return predict.accuracy(dataset, self.classes_, self._score())
+
+    def _into(self, other: Any) -> Any:
+        """Return scikit-learn's estimator `other`, fitted, with these weights and classes."""
+        check_is_fitted(self)
+        other.classes_ = self.classes_.copy()
+        other.coef_ = self.coef_.astype(np.float64)
+        other.intercept_ = self.intercept_.astype(np.float64)
+        other.n_features_in_ = self.n_features_in_
+        other.n_iter_ = self.n_iter_
+        return other

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -22,10 +22,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskps.cluster import current_client
 from daskps.data import Dataset, as_dataset
+from daskps.kernels import linear as kernel
 from daskps.models import answers, predict, saved
 from daskps.models.linear import COEF, INTERCEPT, LinearModel, goes_on_from, state_of
 from daskps.models.parameters import absolute, check_parameters, clocks_per_pass, step_rates
+from daskps.models.quantities import Scale
 from daskps.monitor.progress import ClockCallback, progress_listeners
+from daskps.run.driver import Listener
 from daskps.run.launch import N_SLOTS, Outcome, RunOptions, run_training
 from daskps.run.plan import Model
 from daskps.run.state import State
@@ -40,6 +43,19 @@ class Target:
     classes: NDArray[Any] | None = None
     """Ascending; None where labels are quantities."""
     class_weight: tuple[float, ...] | None = None
+    scale: Scale = field(default_factory=Scale)
+    """In which labels that are quantities are learnt."""
+
+    @property
+    def unit_of_loss(self) -> float:
+        """What a loss of 1 in this scale is in the labels' own: losses are squares of it."""
+        return self.scale.unit**2
+
+    def history(self, found: xr.Dataset) -> xr.Dataset:
+        """Return what a run found with its losses in the labels' own scale."""
+        losses = [name for name in ("loss", "eval_loss", "objective") if name in found]
+        changed = {name: found[name] * self.unit_of_loss for name in losses}
+        return found.assign(changed) if self.unit_of_loss != 1 else found
 
 
 class LinearEstimator(BaseEstimator):
@@ -70,7 +86,7 @@ class LinearEstimator(BaseEstimator):
     progress: bool | None
 
     coef_: NDArray[np.float32]
-    intercept_: NDArray[np.float32]
+    intercept_: NDArray[np.floating[Any]]
     history_: xr.Dataset
     n_iter_: int
     n_features_in_: int
@@ -128,32 +144,37 @@ class LinearEstimator(BaseEstimator):
         check_parameters(self)
         dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
         start = self.warm_start and self._fitted
-        target = self._target(dataset, y, getattr(self, "classes_", None) if start else None)
-        options = self._options(dataset, self.max_iter, resume, callback)
+        target = self._target(dataset, y, start=start)
+        heard = progress_listeners(self.progress, callback, target.unit_of_loss)
+        options = self._options(dataset, self.max_iter, resume, heard)
         self._train(target, options, start=start, exact=y is not None, eval_set=eval_set)
         if self.stop_reason_ == "interrupted":
             done = f"training was interrupted after {self.n_iter_} of {self.max_iter} passes"
             warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=2)
         return self
 
-    def _partial_fit(
-        self, X: Any, y: Any, sample_weight: Any, known: NDArray[Any] | None = None
-    ) -> Self:
-        """Go over `X` once, from the model that is there; `known` are classes named so far."""
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
+        """Go over `X` once, from the model that is there."""
         check_parameters(self)
         dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
-        target = self._target(dataset, y, known)
-        options = replace(self._options(dataset, 1), checkpoint=None)
+        target = self._target(dataset, y, start=self._fitted, classes=classes)
+        heard = progress_listeners(self.progress, None, target.unit_of_loss)
+        options = replace(self._options(dataset, 1, False, heard), checkpoint=None)
         self._train(target, options, start=self._fitted, exact=y is not None, keep_state=True)
         return self
 
     # -- what subclasses say -----------------------------------------------------------------
 
-    def _target(self, dataset: Dataset, y: Any, known: NDArray[Any] | None) -> Target:
+    def _target(self, dataset: Dataset, y: Any, *, start: bool, classes: Any = None) -> Target:
         """Return the labels of `dataset`, made from `y`, as they are learnt, or raise DataError.
 
-        `known` are the classes that a model to go on from has, or that `partial_fit` was given.
+        `start` tells whether training goes on from the model that is there; `classes` is what
+        `partial_fit` of a classifier was told.
         """
+        raise NotImplementedError
+
+    def _loss(self, target: Target) -> kernel.Loss:
+        """Return what is minimised, in the scale of `target`."""
         raise NotImplementedError
 
     def _held_out(self, dataset: Dataset, target: Target) -> Dataset:
@@ -162,8 +183,10 @@ class LinearEstimator(BaseEstimator):
 
     def _model(self, n_features: int, target: Target, *, start: bool) -> Any:
         """Return the model to train; `start` tells whether it goes on from what is there."""
-        eta, beta = step_rates(target.dataset, self.eta0, self._rates if start else None)
+        loss = self._loss(target)
+        eta, beta = step_rates(target.dataset, loss, self.eta0, self._rates if start else None)
         classes = () if target.classes is None else tuple(target.classes.tolist())
+        alpha, l1_ratio = target.scale.penalty(float(self.alpha), float(self.l1_ratio))
         return LinearModel(
             n_features=n_features,
             classes=classes,
@@ -171,14 +194,15 @@ class LinearEstimator(BaseEstimator):
             solver=self.solver,
             eta=eta,
             beta=beta,
-            alpha=float(self.alpha),
-            l1_ratio=float(self.l1_ratio),
+            alpha=alpha,
+            l1_ratio=l1_ratio,
             fit_intercept=self.fit_intercept,
             discount=self.consistency != "bsp",
+            loss=loss,
         )
 
-    def _values(self) -> Mapping[str, NDArray[np.float32]]:
-        """Return the fitted parameters, shape (n_rows, width), by the table they start."""
+    def _values(self, target: Target) -> Mapping[str, NDArray[np.float32]]:
+        """Return the fitted parameters, (n_rows, width), by the table they start for `target`."""
         return {COEF: self.coef_.T, INTERCEPT: self.intercept_[None]}
 
     def _take(self, outcome: Outcome, model: Any, target: Target) -> None:
@@ -224,12 +248,12 @@ class LinearEstimator(BaseEstimator):
             target.dataset,
             options,
             held_out=None if held_out is None else self._held_out(held_out, target),
-            start=self._start(model) if start else None,
+            start=self._start(model, target) if start else None,
             keep_state=keep_state or self.warm_start,
             client=current_client(),
         )
         self._take(outcome, model, target)
-        self.history_ = outcome.ledger.to_xarray()
+        self.history_ = target.history(outcome.ledger.to_xarray())
         self.n_iter_ = outcome.clock // options.clocks_per_pass
         self.n_features_in_ = n_features
         self.stop_reason_ = outcome.reason
@@ -240,8 +264,8 @@ class LinearEstimator(BaseEstimator):
         self,
         dataset: Dataset,
         passes: int,
-        resume: bool = False,
-        callback: ClockCallback | None = None,
+        resume: bool,
+        listeners: Sequence[Listener],
     ) -> RunOptions:
         return RunOptions(
             consistency=self.consistency,
@@ -255,15 +279,15 @@ class LinearEstimator(BaseEstimator):
             keep=self.keep,
             n_shards=self.n_shards,
             resume=resume,
-            listeners=progress_listeners(self.progress, callback),
+            listeners=listeners,
         )
 
-    def _start(self, model: Model) -> State:
+    def _start(self, model: Model, target: Target) -> State:
         """Return the rows to start from: as they were, or from the weights alone."""
         tables = model.tables()
         if self._state is not None and goes_on_from(self._state[1], tables):
             return self._state[0]
-        return state_of(tables, self._values(), N_SLOTS)
+        return state_of(tables, self._values(target), N_SLOTS)
 
     # -- use ---------------------------------------------------------------------------------
 

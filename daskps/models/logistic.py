@@ -9,10 +9,13 @@ import os
 from typing import Any, Literal
 
 import numpy as np
+from sklearn import linear_model
 from sklearn.utils.validation import check_is_fitted
 
+from daskps.kernels import linear as kernel
 from daskps.models import predict, saved
 from daskps.models.classifier import LinearClassifier
+from daskps.models.estimator import Target
 
 
 @saved.kind
@@ -147,6 +150,9 @@ class LogisticRegression(LinearClassifier):
         self.n_shards = n_shards
         self.progress = progress
 
+    def _loss(self, target: Target) -> kernel.Loss:
+        return kernel.LOG_LOSS
+
     def predict_proba(self, X: Any) -> Any:
         """Return P(class | row), shape (n_rows, n_classes); rows sum to 1.
 
@@ -159,3 +165,10 @@ class LogisticRegression(LinearClassifier):
         """Return the mean log-loss on `X`; a dataset brings its own labels and weights."""
         dataset = self._in_order(X, y, sample_weight)
         return predict.log_loss(dataset, self.classes_, self._score())
+
+    def to_sklearn(self) -> linear_model.LogisticRegression:
+        """Return a fitted `sklearn.linear_model.LogisticRegression` that predicts the same."""
+        other = linear_model.LogisticRegression(
+            fit_intercept=self.fit_intercept, class_weight=self.class_weight
+        )
+        return self._into(other)

@@ -75,6 +75,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "alpha": (_real(0, math.inf), "a finite number >= 0"),
     "l1_ratio": (_real(0, 1), "a number in [0, 1]"),
+    "epsilon": (_real(0, math.inf, open_low=True), "a finite number > 0"),
     "eta0": (_optional(_real(0, math.inf, open_low=True)), "a finite number > 0 or None"),
     "solver": (_one_of("adagrad", "ftrl"), "'adagrad' or 'ftrl'"),
     "consistency": (_one_of("bsp", "ssp", "asp"), "'bsp', 'ssp' or 'asp'"),
@@ -97,7 +98,9 @@ def check_parameters(estimator: Any) -> None:
     ValueError
         Naming the parameter, its value and what was expected.
     """
-    for name, (good, expected) in _CHECKS.items():
+    losses: tuple[str, ...] = getattr(estimator, "_losses", ())
+    own = {"loss": (_one_of(*losses), " or ".join(map(repr, losses)))} if losses else {}
+    for name, (good, expected) in {**_CHECKS, **own}.items():
         value = getattr(estimator, name, None)
         if hasattr(estimator, name) and not good(value):
             raise ValueError(f"{type(estimator).__name__}({name}={value!r}); expected {expected}.")
@@ -154,9 +157,9 @@ def clocks_per_pass(dataset: Dataset, rows_per_clock: int | None) -> int:
 
 
 def step_rates(
-    dataset: Dataset, eta0: float | None, before: tuple[float, float] | None
+    dataset: Dataset, loss: kernel.Loss, eta0: float | None, before: tuple[float, float] | None
 ) -> tuple[float, float]:
-    """Return eta and beta: of `eta0`, or as `before`, or those that suit the scale of the data.
+    """Return eta and beta: of `eta0`, or as `before`, or those that suit the data and the loss.
 
     One partition stands for all: its rows are a random part, and reading it costs no pass.
     """
@@ -166,7 +169,8 @@ def step_rates(
         return before
     part = dataset.partition(0)
     x = np.ones(part.nnz, np.float32) if part.values is None else part.values
-    return kernel.default_rates(part.n_rows, int(np.count_nonzero(x)), float(np.dot(x, x)))
+    nnz, squares = int(np.count_nonzero(x)), float(np.dot(x, x))
+    return kernel.default_rates(part.n_rows, nnz, squares, loss)
 
 
 def absolute(store: str | os.PathLike[str] | None) -> str | None:

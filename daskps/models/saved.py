@@ -159,7 +159,7 @@ def load(store: str | os.PathLike[str]) -> Any:
     model = _KINDS[manifest.kind](**parameters)
     for name in group.array_keys():
         setattr(model, f"{name}_", _read(group, name))
-    model.n_features_in_ = model.coef_.shape[1]
+    model.n_features_in_ = model.coef_.shape[-1]
     for name, value in manifest.fitted.items():
         setattr(model, name, value)
     model.history_ = xr.open_zarr(where, group="history", consolidated=False).load()

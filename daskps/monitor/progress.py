@@ -23,7 +23,9 @@ ClockCallback = Callable[[int, float], None]
 """Takes the clocks that all partitions have finished, and the mean loss of the last one."""
 
 
-def progress_listeners(shown: bool | None, callback: ClockCallback | None = None) -> list[Listener]:
+def progress_listeners(
+    shown: bool | None, callback: ClockCallback | None = None, unit: float = 1.0
+) -> list[Listener]:
     """Return the listeners that show how training goes.
 
     Parameters
@@ -32,22 +34,25 @@ def progress_listeners(shown: bool | None, callback: ClockCallback | None = None
         Whether to draw a bar on standard error; None draws it where that is a terminal.
     callback
         Called after each clock.
+    unit
+        What a loss of 1 in the run is for the user.
     """
     drawn = sys.stderr.isatty() if shown is None else shown
     # what the bar says needs no second line from a logger that nobody has set up
-    listeners: list[Listener] = [PassLog(logging.INFO if drawn else logging.WARNING)]
+    listeners: list[Listener] = [PassLog(logging.INFO if drawn else logging.WARNING, unit)]
     if drawn:
-        listeners.append(ProgressBar())
+        listeners.append(ProgressBar(unit))
     if callback is not None:
-        listeners.append(ClockListener(callback))
+        listeners.append(ClockListener(callback, unit))
     return listeners
 
 
 class PassLog:
     """Logs the training loss of each pass; losses of workers and recoveries at `level`."""
 
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, unit: float) -> None:
         self._level = level
+        self._unit = unit
         self._passes = 0
 
     def __call__(self, told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
@@ -66,7 +71,7 @@ class PassLog:
     def _log_pass(self, coordinator: Coordinator) -> None:
         passes = coordinator.min_clock // coordinator.policy.clocks_per_pass
         if passes > self._passes:
-            loss = coordinator.ledger.pass_loss(passes - 1)
+            loss = coordinator.ledger.pass_loss(passes - 1) * self._unit
             logger.info("pass %d: training loss %.5f", passes, loss)
         self._passes = passes  # falls back with a roll-back
 
@@ -74,7 +79,8 @@ class PassLog:
 class ProgressBar:
     """Draws clocks done, loss and what was lost; ends with the run."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: float) -> None:
+        self._unit = unit
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(bar_width=24),
@@ -104,7 +110,7 @@ class ProgressBar:
         self._progress.console.print(line, highlight=False)
 
     def _draw(self, coordinator: Coordinator) -> None:
-        loss = recent_loss(coordinator)
+        loss = recent_loss(coordinator) * self._unit
         said = "" if math.isnan(loss) else f", loss {loss:.4f}"
         done, total = coordinator.min_clock, coordinator.target
         self._progress.update(self._bar, completed=done, total=total, said=said)
@@ -113,14 +119,15 @@ class ProgressBar:
 class ClockListener:
     """Calls `callback` whenever the slowest partition has finished one more clock."""
 
-    def __init__(self, callback: ClockCallback) -> None:
+    def __init__(self, callback: ClockCallback, unit: float) -> None:
         self._callback = callback
+        self._unit = unit
         self._clock = 0
 
     def __call__(self, told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
         """Take an event or action."""
         if isinstance(told, ev.TaskDone) and coordinator.min_clock > self._clock:
-            self._callback(coordinator.min_clock, recent_loss(coordinator))
+            self._callback(coordinator.min_clock, recent_loss(coordinator) * self._unit)
         self._clock = coordinator.min_clock
 
 
