@@ -12,8 +12,7 @@ from typing import Any
 
 from distributed.protocol import to_serialize
 
-from daskps import errors
-from daskps.errors import RunFailed, ShardLost
+from daskps.run.wire import lost, raised
 from daskps.server.layout import ShardRef
 
 HANDLER = "daskps"
@@ -23,15 +22,6 @@ HANDLER = "daskps"
 def refusal(error: BaseException) -> dict[str, Any]:
     """Return an error as a message; nothing but strings, so that it can always be sent."""
     return {"status": "error", "kind": type(error).__name__, "text": str(error)}
-
-
-def raised(answer: dict[str, Any], ref: ShardRef) -> BaseException:
-    """Return the error that a message stands for."""
-    kind = getattr(errors, answer["kind"], None)
-    if isinstance(kind, type) and issubclass(kind, errors.DaskpsError):
-        return kind(answer["text"])
-    where = f"shard {ref.shard} on {ref.address}"
-    return RunFailed(f"{where} failed with {answer['kind']}: {answer['text']}")
 
 
 class Caller:
@@ -58,7 +48,7 @@ class Caller:
             If it does not answer within `timeout` seconds, or its worker is gone.
         """
         if ref.key in self._gone:
-            raise _lost(ref, "its worker is gone")
+            raise lost(ref, "its worker is gone")
         self._known.setdefault(ref.address, set()).add(ref.key)
         sent = self._rpc(ref.address).daskps(
             shard=ref.shard,
@@ -72,17 +62,17 @@ class Caller:
         try:
             answer = await asyncio.wait_for(future, timeout)
         except TimeoutError as error:
-            raise _lost(ref, f"no answer to {operation!r} within {timeout:g} s") from error
+            raise lost(ref, f"no answer to {operation!r} within {timeout:g} s") from error
         except OSError as error:
-            raise _lost(ref, f"{type(error).__name__} during {operation!r}") from error
+            raise lost(ref, f"{type(error).__name__} during {operation!r}") from error
         except asyncio.CancelledError as error:
             if ref.key not in self._gone:
                 raise
-            raise _lost(ref, f"its worker went during {operation!r}") from error
+            raise lost(ref, f"its worker went during {operation!r}") from error
         finally:
             self._open.pop(future, None)
         if answer["status"] != "OK":
-            raise raised(answer, ref)
+            raise raised(answer["kind"], answer["text"], ref)
         return answer["result"]
 
     async def call_all(
@@ -99,8 +89,3 @@ class Caller:
             if ref.address == address:
                 future.cancel()
 
-
-def _lost(ref: ShardRef, why: str) -> ShardLost:
-    return ShardLost(
-        f"shard {ref.shard} incarnation {ref.incarnation} on {ref.address} was lost: {why}."
-    )

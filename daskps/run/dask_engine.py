@@ -16,6 +16,7 @@ from typing import Any
 import dask
 from distributed import Client, Future, wait
 from distributed.actor import ProxyRPC
+from msgspec.structs import replace
 
 from daskps.data import Dataset
 from daskps.errors import RunFailed, RunTimeout, ShardLost
@@ -27,10 +28,12 @@ from daskps.run.engine import PING, Checkpoints, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
 from daskps.run.task import mean_metrics
-from daskps.server.layout import ShardRef
+from daskps.server.layout import Door, ShardRef
 
 ASK = 30.0
 """Seconds in which the scheduler must answer."""
+GRACE = 5.0
+"""Seconds beyond its own timeout after which a call that did not end is given up."""
 PLACINGS = 5
 """How often a shard is placed anew because its worker died while it was being placed."""
 
@@ -233,18 +236,21 @@ class DaskEngine(Engine):
         # who_has, not the proxy: a proxy binds to whatever client is the default one
         keys = [f.key for f in futures.values()]
         where = self._ask(self._scheduler.who_has, keys=keys)
-        return {
-            shard: ShardRef(shard, incarnations[shard], where[future.key][0], str(future.key))
+        refs = [
+            ShardRef(shard, incarnations[shard], where[future.key][0], str(future.key))
             for shard, future in futures.items()
             if where.get(future.key)
-        }
+        ]
+        doors = self._call([(ref, "door", {}) for ref in refs], PING)
+        found = zip(refs, doors, strict=True)
+        return {r.shard: replace(r, door=d) for r, d in found if isinstance(d, Door)}
 
     def _call(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
         loop: Any = self._client.loop
         sent = asyncio.run_coroutine_threadsafe(
             self._caller.call_all(calls, timeout), loop.asyncio_loop
         )
-        return sent.result(timeout + dask_worker.GRACE)
+        return sent.result(timeout + GRACE)
 
     # -- news --------------------------------------------------------------------------------
 

@@ -8,18 +8,23 @@ answers. Worker handlers are no documented interface, therefore `setup` checks f
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import dask
 from distributed import Worker, WorkerPlugin, get_worker
+from distributed.comm import get_address_host
 from distributed.protocol import to_serialize
+from distributed.utils import parse_ports
 
 from daskps.data import Dataset, Partition
 from daskps.errors import RunFailed, ShardLost
-from daskps.run.dask_calls import HANDLER, Caller, refusal
+from daskps.run.dask_calls import HANDLER, refusal
+from daskps.run.door import DoorKeeper
 from daskps.run.host import ShardHost
+from daskps.run.peers import Peers
 from daskps.run.plan import Plan, Prepared
 from daskps.run.task import run_evaluation, run_task
 from daskps.server.buffers import Buffers
@@ -30,8 +35,8 @@ from daskps.server.shard import Shard
 TOPIC = "daskps"
 IDLE = 10.0
 """Seconds without a task after which a worker's scratch memory is freed."""
-GRACE = 5.0
-"""Seconds beyond its own timeout after which a call that did not end is given up."""
+PORT = "daskps.data-port"
+"""Dask setting: port, or range of ports, for pulls and pushes; 0 lets the system choose."""
 
 
 class DaskpsWorker(WorkerPlugin):
@@ -55,10 +60,11 @@ class DaskpsWorker(WorkerPlugin):
                     "install the version of distributed that daskps names."
                 )
         self.worker = worker
-        self.caller = Caller(worker.rpc)
         self.buffers = Buffers()
+        security = worker.security if worker.address.startswith("tls://") else None
+        self.peers = Peers(_context(security, "connection"))
+        self.keeper = self._open_door(_context(security, "listen"))
         self._last_task = 0.0
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="daskps-shard")
         self._before = worker.stream_handlers["remove-worker"]
         worker.handlers[HANDLER] = self.answer
         worker.stream_handlers["remove-worker"] = self._remove_worker
@@ -68,8 +74,24 @@ class DaskpsWorker(WorkerPlugin):
         if worker.handlers.pop(HANDLER, None) is None:
             return  # setup refused this worker
         worker.stream_handlers["remove-worker"] = self._before
-        self._pool.shutdown(wait=False)
+        self.keeper.close()
+        self.peers.rest()
         self.buffers.clear()
+
+    def _open_door(self, tls: ssl.SSLContext | None) -> DoorKeeper:
+        local = self.worker.address.startswith("inproc://")
+        host = "127.0.0.1" if local else get_address_host(self.worker.address)
+        wanted = dask.config.get(PORT, 0)
+        ports = [port or 0 for port in parse_ports(wanted)]
+        for port in ports:
+            try:
+                return DoorKeeper(host, port, self.shard, tls)
+            except OSError as error:
+                failure = error
+        raise RunFailed(
+            f"no port of {wanted!r} is free on {host} ({failure}); name a wider range in Dask's "
+            f"configuration as {PORT}, such as '9100:9200'."
+        )
 
     def tend(self) -> None:
         """Note that a task begins; when none has begun for a while, scratch memory is freed."""
@@ -85,10 +107,12 @@ class DaskpsWorker(WorkerPlugin):
             return
         self._last_task = 0.0
         self.buffers.clear()
+        self.keeper.free()
+        self.peers.rest()
 
     def _remove_worker(self, worker: str, stimulus_id: str) -> None:
         # peers learn of a loss within milliseconds: nothing may go on waiting for it
-        self.caller.lose(worker)
+        self.peers.lose(worker)
         self._before(worker=worker, stimulus_id=stimulus_id)
 
     def host(self, ref: ShardRef) -> ShardHost:
@@ -107,6 +131,10 @@ class DaskpsWorker(WorkerPlugin):
         host.check(ref)
         return host
 
+    def shard(self, number: int, incarnation: int, key: str) -> Shard:
+        """Return the shard that a message through the door is for; see `host`."""
+        return self.host(ShardRef(number, incarnation, self.worker.address, key)).shard
+
     async def answer(
         self, shard: int, incarnation: int, key: str, operation: str, message: Any
     ) -> dict[str, Any]:
@@ -116,10 +144,10 @@ class DaskpsWorker(WorkerPlugin):
             host = self.host(ref)
             if operation == "ping":
                 return {"status": "OK", "result": host.ping()}
+            if operation == "door":
+                return {"status": "OK", "result": self.keeper.door}
             loop = asyncio.get_running_loop()
-            # a cut that is being written must not stand in the way of pulls
-            pool = self._pool if operation in ("pull", "push") else None
-            result = await loop.run_in_executor(pool, host.operate, operation, message)
+            result = await loop.run_in_executor(None, host.operate, operation, message)
         except Exception as error:  # an exception that escapes a handler would be logged and lost
             return refusal(error)
         return {"status": "OK", "result": to_serialize(result)}
@@ -142,21 +170,15 @@ class WorkerTransport:
 
     def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
         """See `daskps.server.client.Transport.send`."""
-        if not calls:
-            return list
-        loop: Any = self._plugin.worker.loop
-        sent = asyncio.run_coroutine_threadsafe(
-            self._plugin.caller.call_all(calls, self._timeout), loop.asyncio_loop
-        )
+        return self._plugin.peers.send(calls, self._timeout)
 
-        def wait() -> list[Any]:
-            answers = sent.result(self._timeout + GRACE)
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    raise answer
-            return answers
 
-        return wait
+def _context(security: Any, what: str) -> ssl.SSLContext | None:
+    """Return the TLS context that Dask itself uses."""
+    if security is None:
+        return None
+    context: ssl.SSLContext = getattr(security, f"get_{what}_args")("worker")["ssl_context"]
+    return context
 
 
 def _transport(plan: Plan) -> WorkerTransport:

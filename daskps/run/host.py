@@ -8,7 +8,7 @@ from typing import Any
 from daskps.errors import ShardLost
 from daskps.run import checkpoint
 from daskps.server.layout import ShardRef
-from daskps.server.messages import Ack, Pull, Pulled, Push, Stats
+from daskps.server.messages import Stats
 from daskps.server.shard import Frozen, ServerSpec, Shard
 
 
@@ -21,7 +21,7 @@ class ShardHost:
 
     OPERATIONS = frozenset(
         (
-            *("pull", "push", "apply", "values", "freeze", "write_cut", "thaw", "dump"),
+            *("apply", "values", "freeze", "write_cut", "thaw", "dump"),
             *("advance", "restore", "stats", "ping"),
         )
     )
@@ -42,20 +42,10 @@ class ShardHost:
                 f"shard {self.number} incarnation {self.incarnation} is there now."
             )
 
-    def operate(self, operation: str, message: Any) -> Any:
-        """Run `operation`; `message` is the pull or push, or keyword arguments."""
+    def operate(self, operation: str, message: Mapping[str, Any]) -> Any:
+        """Run `operation` with keyword arguments."""
         assert operation in self.OPERATIONS, operation
-        if operation in ("pull", "push"):
-            return getattr(self, operation)(message)
         return getattr(self, operation)(**message)
-
-    def pull(self, msg: Pull) -> Pulled:
-        """See `Shard.pull`."""
-        return self.shard.pull(msg)
-
-    def push(self, msg: Push) -> Ack:
-        """See `Shard.push`."""
-        return self.shard.push(msg)
 
     def apply(self, function: str, params: Mapping[str, Any]) -> dict[int, float]:
         """See `Shard.apply`."""

@@ -74,12 +74,8 @@ def run_task(
     start = time.perf_counter()
     client = ParameterClient(plan.server, layout, transport)
     server = _BoundServer(plan, client, transport.buffers, partition, clock)
-    try:
-        with _pools().limit(limits=1):  # a worker thread is the unit of parallelism, BLAS is not
-            metrics = plan.model.step(data.slices[clock % plan.clocks_per_pass], server)
-    except BaseException:
-        transport.buffers.forget()
-        raise
+    with _pools().limit(limits=1):  # a worker thread is the unit of parallelism, BLAS is not
+        metrics = plan.model.step(data.slices[clock % plan.clocks_per_pass], server)
     if not server.pushed:
         raise RuntimeError(
             f"{type(plan.model).__name__}.step pushed nothing for partition {partition} at clock "

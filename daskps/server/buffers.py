@@ -33,7 +33,7 @@ class Buffers:
         return held[:size].view(dtype).reshape(shape)
 
     def forget(self) -> None:
-        """Let go of the calling thread's memory: a message that failed may still be on its way."""
+        """Let go of the calling thread's memory, because it ends."""
         thread = threading.get_ident()
         for key in [k for k in self._held if k[0] == thread]:
             self._held.pop(key, None)

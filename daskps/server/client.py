@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from daskps.server.buffers import Buffers
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout, ShardRef
-from daskps.server.messages import Pull, Pulled, Push, Want
+from daskps.server.messages import Pieces, Pull, Push, Want
 from daskps.server.shard import ServerSpec, Shard
 from daskps.server.tables import Placement
 
-Call = tuple[ShardRef, str, Any]
-"""(where, ``pull`` or ``push``, message)."""
+Call = tuple[ShardRef, Pull | Push, Pieces]
+"""(where, message, where the answer's rows go; none for a push)."""
 
 
 class Transport(Protocol):
@@ -35,6 +35,8 @@ class Transport(Protocol):
 
     def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
         """Send all messages at once; what is returned waits for their answers, in order.
+
+        The answer to a pull is what `Shard.pull` returns, that to a push what `Shard.push` does.
 
         The wait raises `ShardLost` if a shard does not answer in time, is gone or is another
         incarnation, and `StaleLayout` if a shard is of another layout generation.
@@ -88,22 +90,16 @@ class ParameterClient:
         rows = [self._empty(i, k) for i, k in enumerate(keysets)]
         near, far = self._split()
         generation = self.layout.generation
-        calls: list[Call] = [
-            (ref, "pull", Pull(generation, partition, clock, self._wants(keysets, slots)))
-            for _, ref, slots in far
-        ]
-        wait = self._transport.send(calls)  # the shards elsewhere work while the one here does
-        seen: list[float] = []
-        for shard, _, slots in near:
-            msg = Pull(generation, partition, clock, self._wants(keysets, slots))
-            views = [_views(r, k, self._used(k, slots)) for r, k in zip(rows, keysets, strict=True)]
-            seen.append(shard.pull(msg, out=views).samples)
-        answers: list[Pulled] = wait()
-        for (_, _, slots), pulled in zip(far, answers, strict=True):
-            seen.append(pulled.samples)
-            for whole, part, keyset in zip(rows, pulled.rows, keysets, strict=True):
-                self.traffic.pulled += part.nbytes
-                _scatter(part, whole, keyset, self._used(keyset, slots))
+
+        def message(slots: list[int]) -> tuple[Pull, Pieces]:
+            wants = self._wants(keysets, slots)
+            return Pull(generation, partition, clock, wants), self._pieces(rows, keysets, slots)
+
+        # the shards elsewhere work while the one here does
+        wait = self._transport.send([(ref, *message(slots)) for _, ref, slots in far])
+        seen = [shard.pull(*message(slots)) for shard, _, slots in near]
+        seen += wait()
+        self.traffic.pulled += self._nbytes(rows, keysets, far)
         return rows, min(seen)
 
     def push(
@@ -135,17 +131,14 @@ class ParameterClient:
         """
         near, far = self._split()
 
-        def message(ref: ShardRef, slots: list[int]) -> Push:
-            pairs = enumerate(zip(deltas, keysets, strict=True))
-            parts = tuple(self._part(f"part {ref.shard} {i}", d, k, slots) for i, (d, k) in pairs)
-            wants = self._wants(keysets, slots)
+        def message(slots: list[int]) -> Push:
+            wants, parts = self._wants(keysets, slots), self._pieces(deltas, keysets, slots)
             return Push(self.layout.generation, partition, clock, samples, wants, parts)
 
-        calls: list[Call] = [(ref, "push", message(ref, slots)) for _, ref, slots in far]
-        wait = self._transport.send(calls)
-        acks = [shard.push(message(ref, slots)) for shard, ref, slots in near]
+        wait = self._transport.send([(ref, message(slots), ()) for _, ref, slots in far])
+        acks = [shard.push(message(slots)) for shard, _, slots in near]
         acks += wait()
-        self.traffic.pushed += sum(d.nbytes for _, _, msg in calls for d in msg.deltas)
+        self.traffic.pushed += self._nbytes(deltas, keysets, far)
         return any(a.applied for a in acks)
 
     def _split(self) -> tuple[list[tuple[Shard, ShardRef, list[int]]], list[Any]]:
@@ -164,14 +157,23 @@ class ParameterClient:
         shape = (len(keyset), t.updater.n_pull, t.width)
         return self._transport.buffers.take(f"pull {number}", shape, t.updater.dtype)
 
-    def _part(
-        self, purpose: str, deltas: NDArray[Any], keyset: KeySet, slots: list[int]
-    ) -> NDArray[Any]:
-        """Return the rows of `deltas` that stand in `slots`, in memory that is used again."""
-        used = self._used(keyset, slots)
-        n = sum(int(keyset.bounds[s + 1] - keyset.bounds[s]) for s in used)
-        out = self._transport.buffers.take(purpose, (n, *deltas.shape[1:]), deltas.dtype)
-        return _gather(deltas, keyset, used, out)
+    def _pieces(
+        self, arrays: Sequence[NDArray[Any]], keysets: Sequence[KeySet], slots: list[int]
+    ) -> Pieces:
+        """Return the rows that stand in `slots`, without a copy: rows stand in slot order."""
+        pairs = zip(arrays, keysets, strict=True)
+        return [
+            [a[k.bounds[s] : k.bounds[s + 1]] for s in self._used(k, slots)] for a, k in pairs
+        ]
+
+    def _nbytes(
+        self,
+        arrays: Sequence[NDArray[Any]],
+        keysets: Sequence[KeySet],
+        shards: Sequence[tuple[Any, ShardRef, list[int]]],
+    ) -> int:
+        pieces = (self._pieces(arrays, keysets, slots) for _, _, slots in shards)
+        return sum(x.nbytes for shard in pieces for want in shard for x in want)
 
     def _wants(self, keysets: Sequence[KeySet], slots: list[int]) -> tuple[Want, ...]:
         return tuple(_want(k, self._used(k, slots)) for k in keysets)
@@ -181,31 +183,13 @@ class ParameterClient:
 
 
 def _want(keyset: KeySet, slots: list[int]) -> Want:
-    if keyset.at is None:
+    at, b = keyset.at, keyset.bounds
+    if at is None:
         return Want(keyset.table, None, None)
-    sizes = np.diff(keyset.bounds)[slots]
-    return Want(keyset.table, sizes, _gather(keyset.at, keyset, slots))
-
-
-def _views(whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> list[NDArray[Any]]:
-    b = keyset.bounds
-    return [whole[b[s] : b[s + 1]] for s in slots]
-
-
-def _gather(
-    whole: NDArray[Any], keyset: KeySet, slots: list[int], out: NDArray[Any] | None = None
-) -> NDArray[Any]:
-    pieces = _views(whole, keyset, slots)
-    if sum(map(len, pieces)) == len(whole):
-        return whole
-    return np.concatenate(pieces, out=out) if pieces else whole[:0]
-
-
-def _scatter(part: NDArray[Any], whole: NDArray[Any], keyset: KeySet, slots: list[int]) -> None:
-    start = 0
-    for view in _views(whole, keyset, slots):
-        view[:] = part[start : start + len(view)]
-        start += len(view)
+    pieces = [at[b[s] : b[s + 1]] for s in slots]
+    if len(slots) < len(b) - 1:
+        at = np.concatenate(pieces) if pieces else at[:0]
+    return Want(keyset.table, np.diff(b)[slots], at)
 
 
 def merge_values(

@@ -12,6 +12,15 @@ from collections.abc import Mapping
 import msgspec
 
 
+class Door(msgspec.Struct, frozen=True):
+    """Where pulls and pushes reach a worker."""
+
+    host: str
+    port: int
+    token: str
+    """What a connection must show; of one life of the worker only."""
+
+
 class ShardRef(msgspec.Struct, frozen=True):
     """Where one incarnation of a shard lives: plain data, so that no Dask task depends on it.
 
@@ -25,6 +34,8 @@ class ShardRef(msgspec.Struct, frozen=True):
     """Worker's address, or ``inproc`` for a shard in this process."""
     key: str
     """Dask key of the actor."""
+    door: Door | None = None
+    """None in the process of the shard."""
 
 
 def owner(slot: int, shards: tuple[int, ...]) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Pieces = Sequence[Sequence[NDArray[Any]]]
+"""For each want, one array a slot of the shard that the table uses, ascending by slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Deltas of (partition, clock), one array a want, shape (rows, n_push, width)."""
+    """Deltas of (partition, clock): for each want one array a slot, shape (rows, n_push, width)."""
 
     generation: int
     partition: int
@@ -42,15 +46,7 @@ class Push:
     samples: float
     """Weight of the samples that the deltas come from; the regulariser grows with it."""
     wants: tuple[Want, ...]
-    deltas: tuple[NDArray[Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """Rows, one array a want, shape (rows, n_pull, width), and the samples seen so far."""
-
-    samples: float
-    rows: tuple[NDArray[Any], ...]
+    deltas: Pieces
 
 
 @dataclass(frozen=True, slots=True)

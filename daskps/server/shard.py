@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from daskps.errors import NonFinitePush, StaleLayout
 from daskps.server.functions import FUNCTIONS, Partial
-from daskps.server.messages import Ack, Pull, Pulled, Push, Stats, Want
+from daskps.server.messages import Ack, Pieces, Pull, Push, Stats, Want
 from daskps.server.slot import Index, Rows, TableSlot, all_finite
 from daskps.server.tables import Placement, TableSpec
 
@@ -90,15 +90,15 @@ class Shard:
 
     # -- data path ---------------------------------------------------------------------------
 
-    def pull(self, msg: Pull, out: Sequence[Sequence[Rows]] | None = None) -> Pulled:
-        """Copy rows out: what is returned never changes afterwards.
+    def pull(self, msg: Pull, out: Pieces) -> float:
+        """Copy rows to `out` and return the samples seen: nothing there changes afterwards.
 
         Parameters
         ----------
         msg
             Which rows, for which (partition, clock).
         out
-            One array a want and slot to fill, where the caller shares this process.
+            One array a want and slot, shape (rows, n_pull, width).
 
         Raises
         ------
@@ -110,24 +110,10 @@ class Shard:
             behind = min(self.clocks.values(), default=0)
             assert msg.clock - behind <= self.spec.staleness, (msg.clock, self.clocks)
             self._counts["pulls"] += 1
-            if out is not None:
-                for want, views in zip(msg.wants, out, strict=True):
-                    for (slot, at, _), view in zip(self._pieces(want), views, strict=True):
-                        slot.pull(slot.locate(at, create=False), self.samples, view, at)
-                return Pulled(self.samples, ())
-            return Pulled(self.samples, tuple(self._copy(want) for want in msg.wants))
-
-    def _copy(self, want: Want) -> Rows:
-        spec = self._placements[want.table].spec
-        pieces = list(self._pieces(want))
-        total = sum(n for _, _, n in pieces)
-        whole = np.empty((total, spec.updater.n_pull, spec.width), spec.updater.dtype)
-        start = 0
-        for slot, at, n in pieces:
-            idx = slot.locate(at, create=False)
-            slot.pull(idx, self.samples, whole[start : start + n], at)
-            start += n
-        return whole
+            for want, views in zip(msg.wants, out, strict=True):
+                for (slot, at, _), view in zip(self._pieces(want), views, strict=True):
+                    slot.pull(slot.locate(at, create=False), self.samples, view, at)
+            return self.samples
 
     def push(self, msg: Push) -> Ack:
         """Take the deltas of (partition, clock) once; their arrays may be used again afterwards.
@@ -157,8 +143,7 @@ class Shard:
 
     def _gather(self, msg: Push) -> None:
         if msg.partition != len(self._folded):
-            # Dask's inproc:// comms too hand over the sender's own memory
-            msg = replace(msg, deltas=tuple(d.copy() for d in msg.deltas))
+            msg = _kept(msg)
         self._waiting[msg.partition] = msg
         # partition order, whatever the order of arrival: float sums are not associative
         while (ready := self._waiting.pop(len(self._folded), None)) is not None:
@@ -174,15 +159,12 @@ class Shard:
 
     def _each(self, msg: Push, act: Callable[[TableSlot, Index, Rows], None]) -> None:
         parts = []
-        for want, delta in zip(msg.wants, msg.deltas, strict=True):
-            start = 0
-            for slot, at, n in self._pieces(want):
+        for want, deltas in zip(msg.wants, msg.deltas, strict=True):
+            for (slot, at, n), delta in zip(self._pieces(want), deltas, strict=True):
                 if n:  # an empty change would still copy a slot that a cut shares
-                    idx = slot.locate(at, create=True)
-                    parts.append((slot, idx, delta[start : start + n]))
-                start += n
-        for slot, idx, part in parts:  # all rows were found: nothing is applied by halves
-            act(slot, idx, part)
+                    parts.append((slot, slot.locate(at, create=True), delta))
+        for slot, idx, delta in parts:  # all rows were found: nothing is applied by halves
+            act(slot, idx, delta)
 
     def _pieces(self, want: Want) -> Iterator[tuple[TableSlot, Index, int]]:
         start = 0
@@ -203,29 +185,28 @@ class Shard:
             )
 
     def _check_finite(self, msg: Push) -> None:
-        for want, delta in zip(msg.wants, msg.deltas, strict=True):
-            if all_finite(delta):
-                continue
-            row = int(np.flatnonzero(~np.isfinite(delta).all(axis=(1, 2)))[0])
-            raise NonFinitePush(
-                f"push of partition {msg.partition} at clock {msg.clock} has a NaN or infinite "
-                f"delta in table {want.table!r}, {self._describe(want, row)}; it was refused. "
-                "Lower eta, scale the features, or look for extreme values in this partition."
-            )
+        for want, deltas in zip(msg.wants, msg.deltas, strict=True):
+            for place, delta in enumerate(deltas):
+                if all_finite(delta):
+                    continue
+                row = int(np.flatnonzero(~np.isfinite(delta).all(axis=(1, 2)))[0])
+                raise NonFinitePush(
+                    f"push of partition {msg.partition} at clock {msg.clock} has a NaN or infinite "
+                    f"delta in table {want.table!r}, {self._describe(want, place, row)}; it was "
+                    "refused. Lower eta, scale the features, or look for extreme values in this "
+                    "partition."
+                )
 
-    def _describe(self, want: Want, row: int) -> str:
+    def _describe(self, want: Want, place: int, row: int) -> str:
         # without a look-up, which would create the rows of unknown keys
-        hashed = self._placements[want.table].spec.keys == "hash"
-        start = 0
-        for i, (number, slot) in enumerate(self._tables[want.table].items()):
-            n = len(slot.rows) if want.sizes is None else int(want.sizes[i])
-            if row < start + n:
-                at = row - start if want.at is None else int(want.at[row])
-                if hashed:
-                    return f"key {at}"
-                return f"row {int(self._placements[want.table].slot_keys(number)[at])}"
-            start += n
-        raise AssertionError((want.table, row))
+        if want.at is not None:
+            assert want.sizes is not None
+            row = int(want.at[int(want.sizes[:place].sum()) + row])
+        placement = self._placements[want.table]
+        if placement.spec.keys == "hash":
+            return f"key {row}"
+        slot = list(self._tables[want.table])[place]
+        return f"row {int(placement.slot_keys(slot)[row])}"
 
     # -- control -----------------------------------------------------------------------------
 
@@ -324,7 +305,7 @@ class Shard:
                 for _, rows in table.values()
                 if rows.ctypes.data not in live
             }
-            waiting = sum(d.nbytes for m in self._waiting.values() for d in m.deltas)
+            waiting = sum(d.nbytes for m in self._waiting.values() for ds in m.deltas for d in ds)
             return Stats(
                 rows_nbytes=sum(t.nbytes for t in slots),
                 pending_nbytes=waiting + sum(t.pending_nbytes for t in slots),
@@ -332,3 +313,10 @@ class Shard:
                 clocks=dict(self.clocks),
                 **self._counts,
             )
+
+
+def _kept(msg: Push) -> Push:
+    """Return a push that must wait with memory of its own; the sender uses his again."""
+    wants = tuple(w if w.at is None else replace(w, at=w.at.copy()) for w in msg.wants)
+    deltas = tuple(tuple(d.copy() for d in pieces) for pieces in msg.deltas)
+    return replace(msg, wants=wants, deltas=deltas)

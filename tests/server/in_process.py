@@ -47,8 +47,9 @@ def push_all(
 ) -> Push:
     """Return a push to all rows of the only table of `shard`."""
     name = shard.spec.tables[0].name
+    sizes = [len(v) for v in shard.values(name)[1]]
     wants = (everything(name),)
-    return Push(shard.generation, partition, clock, samples, wants, (deltas,))
+    return Push(shard.generation, partition, clock, samples, wants, (cut(deltas, sizes),))
 
 
 def pull_all(shard: Shard, *, partition: int = 0, clock: int = 0) -> Pulled:

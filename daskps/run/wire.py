@@ -1,0 +1,230 @@
+"""Pulls and pushes on a stream: a short header, then arrays as they lie in memory.
+
+Owns the frames and their bounds. Knows sockets, plain or TLS, but not who is at the other end.
+Rows are sent from and received into the places where they belong, so a byte is copied by the
+kernel only.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps import errors
+from daskps.server.layout import ShardRef
+from daskps.server.messages import Pieces, Pull, Push, Want
+
+T = TypeVar("T", bound=msgspec.Struct)
+_PREFIX = struct.Struct("<IQ")
+"""Bytes of the header, bytes of the arrays behind it."""
+_MAX_HEADER = 2**26
+_SMALL = 2**16
+"""Frames up to this size leave in one packet."""
+_ATOMS = {"": None, "uint32": np.dtype(np.uint32), "uint64": np.dtype(np.uint64)}
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """Header of a pull or push; behind it the positions of each want, then the deltas."""
+
+    shard: int
+    incarnation: int
+    key: str
+    push: bool
+    generation: int
+    partition: int
+    clock: int
+    samples: float
+    tables: list[str]
+    sizes: list[list[int]]
+    """Rows of each piece, by want and slot."""
+    at: list[str]
+    """Type of the positions of each want; empty for all rows."""
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """Header of an answer; behind that to a pull its rows."""
+
+    error: str = ""
+    """Name of the class of an error."""
+    text: str = ""
+    samples: float = 0.0
+    applied: bool = False
+
+
+class Stream:
+    """One connection; used by one thread at a time.
+
+    Parameters
+    ----------
+    sock
+        Connected socket, plain or TLS.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # of peers that were cut off
+        self.deadline: float | None = None
+        """Monotonic time at which waits end with TimeoutError; None waits for ever."""
+
+    def greet(self, token: str) -> None:
+        """Show the token."""
+        self._bound()
+        self._sock.sendall(token.encode())
+
+    def greeting(self, n: int) -> bytes:
+        """Return the token that the other side shows, of `n` bytes."""
+        token = bytearray(n)
+        self._fill(memoryview(token))
+        return bytes(token)
+
+    def send(self, header: msgspec.Struct, arrays: Iterable[NDArray[Any]] = ()) -> None:
+        """Send a frame; the arrays may be changed afterwards."""
+        body = [_bytes_of(a) for a in arrays if a.size]
+        head, size = msgspec.msgpack.encode(header), sum(map(len, body))
+        first = _PREFIX.pack(len(head), size) + head
+        self._bound()
+        if len(first) + size <= _SMALL:
+            self._sock.sendall(b"".join((first, *body)))
+            return
+        self._sock.sendall(first)
+        for part in body:
+            self._bound()
+            self._sock.sendall(part)
+
+    def receive(self, kind: type[T]) -> tuple[T, int]:
+        """Return a header, and the bytes that stand behind it.
+
+        Raises
+        ------
+        EOFError
+            If the connection was closed.
+        ValueError
+            If what comes is no frame.
+        """
+        prefix = memoryview(bytearray(_PREFIX.size))
+        self._fill(prefix)
+        n, size = _PREFIX.unpack(prefix)
+        if n > _MAX_HEADER:
+            raise ValueError(f"a header of {n} bytes came; expected at most {_MAX_HEADER}.")
+        head = memoryview(bytearray(n))
+        self._fill(head)
+        return msgspec.msgpack.decode(head, type=kind), size
+
+    def into(self, arrays: Iterable[NDArray[Any]]) -> None:
+        """Receive the bytes of C-contiguous arrays."""
+        for array in arrays:
+            if array.size:
+                self._fill(_bytes_of(array))
+
+    def skip(self, size: int) -> None:
+        """Receive `size` bytes and forget them."""
+        waste = memoryview(bytearray(min(size, 2**20)))
+        while size:
+            part = waste[: min(size, len(waste))]
+            self._fill(part)
+            size -= len(part)
+
+    def _fill(self, view: memoryview) -> None:
+        while view:
+            self._bound()
+            n = self._sock.recv_into(view)
+            if not n:
+                raise EOFError("the connection was closed")
+            view = view[n:]
+
+    def _bound(self) -> None:
+        if self.deadline is None:
+            self._sock.settimeout(None)
+            return
+        rest = self.deadline - time.monotonic()
+        if rest <= 0:
+            raise TimeoutError("out of time")
+        self._sock.settimeout(rest)
+
+    def shutdown(self) -> None:
+        """End all waits of other threads on this connection."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it was not connected any more
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+
+def request(ref: ShardRef, msg: Pull | Push, out: Pieces) -> tuple[Request, list[NDArray[Any]]]:
+    """Return the frame of a message to the shard `ref`; `out` gives the sizes of a pull."""
+    pieces = msg.deltas if isinstance(msg, Push) else out
+    header = Request(
+        *(ref.shard, ref.incarnation, ref.key, isinstance(msg, Push)),
+        *(msg.generation, msg.partition, msg.clock),
+        msg.samples if isinstance(msg, Push) else 0.0,
+        [w.table for w in msg.wants],
+        [[len(x) for x in want] for want in pieces],
+        ["" if w.at is None else w.at.dtype.name for w in msg.wants],
+    )
+    arrays = [w.at for w in msg.wants if w.at is not None]
+    if isinstance(msg, Push):
+        arrays += flat(pieces)
+    return header, arrays
+
+
+def raised(kind: str, text: str, ref: ShardRef) -> BaseException:
+    """Return the error that the worker of a shard sent as strings."""
+    found = getattr(errors, kind, None)
+    if isinstance(found, type) and issubclass(found, errors.DaskpsError):
+        return found(text)
+    return errors.RunFailed(f"shard {ref.shard} on {ref.address} failed with {kind}: {text}")
+
+
+def lost(ref: ShardRef, why: str) -> errors.ShardLost:
+    """Return the error of a shard that does not answer."""
+    return errors.ShardLost(
+        f"shard {ref.shard} incarnation {ref.incarnation} on {ref.address} was lost: {why}."
+    )
+
+
+def wants_of(header: Request, take: Any) -> tuple[tuple[Want, ...], list[NDArray[Any]]]:
+    """Return the wants of a request, and the arrays that their positions must be received into.
+
+    Parameters
+    ----------
+    take
+        Returns memory for a purpose, a shape and a dtype.
+    """
+    wants, arrays = [], []
+    for i, (table, sizes, kind) in enumerate(
+        zip(header.tables, header.sizes, header.at, strict=True)
+    ):
+        dtype = _ATOMS[kind]
+        if dtype is None:
+            wants.append(Want(table, None, None))
+            continue
+        at = take(f"at {i}", (sum(sizes),), dtype)
+        wants.append(Want(table, np.array(sizes, np.int64), at))
+        arrays.append(at)
+    return tuple(wants), arrays
+
+
+def cut(whole: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
+    """Return consecutive pieces of `whole` with these numbers of rows."""
+    edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
+    return [whole[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def flat(pieces: Pieces) -> list[NDArray[Any]]:
+    """Return the arrays of all wants, one after the other."""
+    return [x for want in pieces for x in want]
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return memoryview(array).cast("B")
