@@ -88,4 +88,3 @@ class Caller:
         for future, ref in list(self._open.items()):
             if ref.address == address:
                 future.cancel()
-

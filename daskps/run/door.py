@@ -142,9 +142,7 @@ class DoorKeeper:
 class _Body:
     """A request whose arrays are still to be received, and what it asks of the shard."""
 
-    def __init__(
-        self, shard: Shard, header: Request, take: Callable[..., NDArray[Any]]
-    ) -> None:
+    def __init__(self, shard: Shard, header: Request, take: Callable[..., NDArray[Any]]) -> None:
         self._shard, self._header = shard, header
         self._wants, self.arrays = wants_of(header, take)
         specs = {t.name: t for t in shard.spec.tables}

@@ -7,6 +7,8 @@ kernel only.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import socket
 import struct
 import time
@@ -151,10 +153,8 @@ class Stream:
 
     def shutdown(self) -> None:
         """End all waits of other threads on this connection."""
-        try:
+        with contextlib.suppress(OSError):  # it was not connected any more
             self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it was not connected any more
 
     def close(self) -> None:
         """Close the socket."""
@@ -218,7 +218,7 @@ def wants_of(header: Request, take: Any) -> tuple[tuple[Want, ...], list[NDArray
 def cut(whole: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
     """Return consecutive pieces of `whole` with these numbers of rows."""
     edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
-    return [whole[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [whole[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def flat(pieces: Pieces) -> list[NDArray[Any]]:
@@ -227,4 +227,4 @@ def flat(pieces: Pieces) -> list[NDArray[Any]]:
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
-    return memoryview(array).cast("B")
+    return array.data.cast("B")

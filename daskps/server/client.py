@@ -162,9 +162,7 @@ class ParameterClient:
     ) -> Pieces:
         """Return the rows that stand in `slots`, without a copy: rows stand in slot order."""
         pairs = zip(arrays, keysets, strict=True)
-        return [
-            [a[k.bounds[s] : k.bounds[s + 1]] for s in self._used(k, slots)] for a, k in pairs
-        ]
+        return [[a[k.bounds[s] : k.bounds[s + 1]] for s in self._used(k, slots)] for a, k in pairs]
 
     def _nbytes(
         self,
@@ -187,9 +185,9 @@ def _want(keyset: KeySet, slots: list[int]) -> Want:
     if at is None:
         return Want(keyset.table, None, None)
     pieces = [at[b[s] : b[s + 1]] for s in slots]
-    if len(slots) < len(b) - 1:
-        at = np.concatenate(pieces) if pieces else at[:0]
-    return Want(keyset.table, np.diff(b)[slots], at)
+    everything = len(slots) == len(b) - 1
+    mine = at if everything else np.concatenate([at[:0], *pieces])
+    return Want(keyset.table, np.diff(b)[slots], mine)
 
 
 def merge_values(

@@ -77,20 +77,22 @@ def make_shard(client: Client, incarnation: int = 0, **where: Any) -> Future[Any
     return client.submit(ShardHost, *args, actor=True, key=key, **where)
 
 
-def pull_of(ref: ShardRef) -> Pull:
-    return Pull(1, 0, 0, (Want("t", None, None),))
+PULL = Pull(1, 0, 0, (Want("t", None, None),))
+
+
+def door_of(dask_worker: Worker) -> Any:
+    """Return where a worker takes pulls; for `Client.run`."""
+    return dask_worker.plugins[DaskpsWorker.name].keeper.door
 
 
 def pull_for_ever(ref: ShardRef) -> tuple[str, float]:
     """Task: pull until that fails; return how, and for how long the last pull was waited for."""
-    plugin = get_worker().plugins[DaskpsWorker.name]
-    loop = plugin.worker.loop.asyncio_loop
+    peers = get_worker().plugins[DaskpsWorker.name].peers
     Event("pulling").set()
     while True:
         start = time.monotonic()
-        call = plugin.caller.call(ref, "pull", pull_of(ref), timeout=10.0)
         try:
-            asyncio.run_coroutine_threadsafe(call, loop).result(20)
+            peers.send([(ref, PULL, [[np.empty((4, 1, 1), np.float32)]])], 10.0)()
         except ShardLost as error:
             return str(error), time.monotonic() - start
 
@@ -128,7 +130,9 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
 def test_a_proxy_in_a_task_waits_for_ever_and_a_daskps_call_ends_at_once(farm: Farm) -> None:
     client, patience = farm.client, 4.0
     naive, shard = client.submit(Naive, actor=True, workers="w0"), make_shard(client, workers="w0")
-    ref = ShardRef(0, 0, shard_address(farm, shard), shard.key)
+    address = shard_address(farm, shard)
+    (door,) = client.run(door_of, workers=[address]).values()
+    ref = ShardRef(0, 0, address, shard.key, door)
     hidden = Opaque(naive.result(timeout=10))
     theirs = client.submit(call_proxy, hidden, patience, workers="w1")
     ours = client.submit(pull_for_ever, ref, workers="w1")
@@ -231,16 +235,12 @@ async def test_an_actor_answers_with_its_live_array_and_a_shard_with_a_copy(
     await c.register_plugin(DaskpsWorker())
     shard = make_shard(c, workers=[a.address])
     await shard
-    ref = ShardRef(0, 0, a.address, shard.key)
-    pulled = await Caller(b.rpc).call(ref, "pull", pull_of(ref), 5.0)
-    handler = await a.handlers["daskps"](
-        shard=0, incarnation=0, key=shard.key, operation="pull", message=pull_of(ref)
-    )
-    slot = a.state.actors[shard.key].shard._tables["t"][0]
-    assert not np.shares_memory(handler["result"].data.rows[0], slot.rows)
-    slot.rows += 1
-    assert not handler["result"].data.rows[0].any()
-    assert not pulled.rows[0].any()
+    ref = ShardRef(0, 0, a.address, shard.key, door_of(a))
+    pulled = np.empty((4, 1, 1), np.float32)
+    peers = b.plugins[DaskpsWorker.name].peers
+    await asyncio.to_thread(lambda: peers.send([(ref, PULL, [[pulled]])], 5.0)())
+    a.state.actors[shard.key].shard._tables["t"][0].rows += 1
+    assert not pulled.any()
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)

@@ -18,7 +18,7 @@ from daskps.errors import CheckpointError
 from daskps.run import checkpoint
 from daskps.run.ledger import Ledger
 from daskps.server.keys import localise
-from daskps.server.messages import Pull, Want
+from daskps.server.messages import Push, Want
 from daskps.server.shard import ServerSpec, Shard
 from daskps.server.tables import Init, TableSpec
 from daskps.server.updaters import FTRL, AdaGrad, Add
@@ -47,7 +47,8 @@ def frozen(slots: list[int]) -> Any:
     keys = KEYS[np.isin(SPEC.placements()["count"].slots(KEYS), slots)]
     keyset, _ = localise(SPEC.placements()["count"], keys)
     want = Want("count", np.diff(keyset.bounds)[slots], keyset.at)
-    shard.pull(Pull(1, 0, 0, (want,)))
+    ones = [np.ones((n, 1, 1), np.int64) for n in want.sizes.tolist()]
+    shard.push(Push(1, 0, 0, 1.0, (want,), (ones,)))
     shard.freeze("cut")
     return shard.frozen("cut")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,13 +12,20 @@ from daskps.server.client import Call, ParameterClient, merge_values
 from daskps.server.functions import FUNCTIONS
 from daskps.server.keys import KeySet, localise, whole_table
 from daskps.server.layout import Layout, ShardRef
-from daskps.server.messages import Pull, Pulled, Push, Want
+from daskps.server.messages import Pieces, Pull, Push, Want
 from daskps.server.shard import ServerSpec, Shard
 from daskps.server.tables import TableSpec
 from daskps.server.updaters import Add, AnyUpdater
 
 INTEGERS = Add("int64")
 N_SLOTS = 8
+
+
+class Pulled(NamedTuple):
+    """What a pull brought."""
+
+    samples: float
+    rows: tuple[np.ndarray, ...]
 
 
 def make_spec(
@@ -46,15 +53,51 @@ def push_all(
     shard: Shard, deltas: np.ndarray, *, partition: int, clock: int, samples: float = 1.0
 ) -> Push:
     """Return a push to all rows of the only table of `shard`."""
-    name = shard.spec.tables[0].name
-    sizes = [len(v) for v in shard.values(name)[1]]
-    wants = (everything(name),)
-    return Push(shard.generation, partition, clock, samples, wants, (cut(deltas, sizes),))
+    want = everything(shard.spec.tables[0].name)
+    return push_of(shard, [want], [deltas], partition=partition, clock=clock, samples=samples)
+
+
+def push_of(
+    shard: Shard,
+    wants: Sequence[Want],
+    deltas: Sequence[np.ndarray],
+    *,
+    partition: int = 0,
+    clock: int = 0,
+    samples: float = 1.0,
+) -> Push:
+    """Return a push to what is wanted, deltas in its order."""
+    pieces = [cut(d, sizes_of(shard, w)) for d, w in zip(deltas, wants, strict=True)]
+    return Push(shard.generation, partition, clock, samples, tuple(wants), pieces)
 
 
 def pull_all(shard: Shard, *, partition: int = 0, clock: int = 0) -> Pulled:
     wants = tuple(everything(t.name) for t in shard.spec.tables)
-    return shard.pull(Pull(shard.generation, partition, clock, wants))
+    return pull(shard, Pull(shard.generation, partition, clock, wants))
+
+
+def pull(shard: Shard, msg: Pull) -> Pulled:
+    """Return what a client would get."""
+    specs = {t.name: t for t in shard.spec.tables}
+    wholes, out = [], []
+    for want in msg.wants:
+        u, width = specs[want.table].updater, specs[want.table].width
+        sizes = sizes_of(shard, want)
+        wholes.append(np.empty((sum(sizes), u.n_pull, width), u.dtype))
+        out.append(cut(wholes[-1], sizes))
+    return Pulled(shard.pull(msg, out), tuple(wholes))
+
+
+def sizes_of(shard: Shard, want: Want) -> list[int]:
+    """Return the rows that `want` means, by slot."""
+    if want.sizes is not None:
+        return list(map(int, want.sizes))
+    return [len(v) for v in shard.values(want.table)[1]]
+
+
+def cut(whole: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    """Return consecutive pieces of these sizes."""
+    return np.split(whole, np.cumsum(sizes)[:-1])
 
 
 def alone(spec: ServerSpec) -> Shard:
@@ -86,8 +129,9 @@ class Group:
     def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
         return lambda: [self.deliver(*call) for call in calls]
 
-    def deliver(self, ref: ShardRef, operation: str, message: Any) -> Any:
-        return getattr(self.shards[ref.shard], operation)(message)
+    def deliver(self, ref: ShardRef, message: Pull | Push, out: Pieces) -> Any:
+        shard = self.shards[ref.shard]
+        return shard.push(message) if isinstance(message, Push) else shard.pull(message, out)
 
     def client(self) -> ParameterClient:
         return ParameterClient(self.spec, self.layout, self)

@@ -13,6 +13,7 @@ from in_process import INTEGERS, Group, counters, make_spec
 from daskps.errors import ShardLost, StaleLayout
 from daskps.server.buffers import Buffers
 from daskps.server.layout import ShardRef
+from daskps.server.messages import Pieces, Pull, Push
 from daskps.server.tables import Init, TableSpec
 from daskps.server.updaters import Add
 
@@ -84,13 +85,13 @@ class Lossy(Group):
 
     dice = random.Random(0)
 
-    def deliver(self, ref: ShardRef, operation: str, message: Any) -> Any:
+    def deliver(self, ref: ShardRef, message: Pull | Push, out: Pieces) -> Any:
         fate = self.dice.random()
         if fate < 0.1:
             raise ShardLost("lost on the way there")
-        answer = super().deliver(ref, operation, message)
+        answer = super().deliver(ref, message, out)
         if fate < 0.2:
-            super().deliver(ref, operation, message)  # distributed sends again after an OSError
+            super().deliver(ref, message, out)  # distributed sends again after an OSError
         if fate < 0.3:
             raise ShardLost("lost on the way back")
         return answer

@@ -18,8 +18,10 @@ from in_process import (
     everything,
     floats,
     make_spec,
+    pull,
     pull_all,
     push_all,
+    push_of,
 )
 
 from daskps.errors import NonFinitePush, StaleLayout
@@ -59,9 +61,10 @@ def test_each_push_counts_once_under_resends_and_reordering(
 
     def send(msg: Push, *, again: bool) -> None:
         # the caller reuses its buffers at once; a message that is sent again was kept elsewhere
-        buffer = msg.deltas[0].copy()
-        assert shard.push(replace(msg, deltas=(buffer,))).applied is not again
-        buffer[:] = 10**9
+        buffers = [piece.copy() for piece in msg.deltas[0]]
+        assert shard.push(replace(msg, deltas=(buffers,))).applied is not again
+        for buffer in buffers:
+            buffer[:] = 10**9
 
     # small choices let a partition go on where staleness allows it, large ones send again
     for choice in [*choices, *(list(range(P)) * P * CLOCKS)]:
@@ -125,13 +128,9 @@ def test_bsp_is_bit_equal_in_any_order_of_arrival(
 @pytest.mark.parametrize("staleness", STALENESS)
 def test_what_was_pulled_never_changes(staleness: float) -> None:
     shard = alone(counters(1, staleness, ROWS))
-    out = [np.empty((len(t), 1, 1), np.int64) for _, t in shard.values("count").values()]
-    pull = Pull(1, 0, 0, (everything("count"),))
-    pulled, inside = shard.pull(pull), shard.pull(pull, out=[out])
-    assert inside.rows == ()
+    pulled = pull_all(shard)
     shard.push(push_all(shard, delta(0, 0), partition=0, clock=0))
     assert not pulled.rows[0].any()
-    assert not np.concatenate(out).any()
     np.testing.assert_array_equal(pull_all(shard, clock=1).rows[0], delta(0, 0))
 
 
@@ -152,7 +151,7 @@ def test_another_generation_is_refused_and_changes_nothing(generation: int) -> N
     with pytest.raises(StaleLayout, match=f"generation {generation} reached .* generation 2"):
         shard.push(push)
     with pytest.raises(StaleLayout):
-        shard.pull(Pull(generation, 0, 0, push.wants))
+        pull(shard, Pull(generation, 0, 0, push.wants))
     assert not table(shard).any()
     assert shard.clocks == {0: 0}
 
@@ -193,10 +192,10 @@ def test_a_non_finite_push_names_its_place_and_changes_nothing(
     push[np.flatnonzero(order == 12)[0], 1, 1] = value
     before = shard.stats()
     with pytest.raises(NonFinitePush, match=f"partition 1 at clock 0 .* table 'w', {where};"):
-        shard.push(Push(1, 1, 0, 1.0, (message,), (push,)))
+        shard.push(push_of(shard, [message], [push], partition=1))
     assert not table(shard).any()
     assert shard.stats() == before
-    assert shard.push(Push(1, 1, 0, 1.0, (message,), (np.zeros_like(push),))).applied
+    assert shard.push(push_of(shard, [message], [np.zeros_like(push)], partition=1)).applied
 
 
 def test_integers_are_always_finite() -> None:
@@ -209,7 +208,7 @@ def test_a_key_set_of_another_table_is_refused() -> None:
     shard = alone(counters(1, 0, ROWS))
     want = Want("count", np.array([1, 0, 0]), np.array([ROWS], np.uint32))
     with pytest.raises(IndexError, match=f"position {ROWS} asked of .* table 'count'"):
-        shard.pull(Pull(1, 0, 0, (want,)))
+        pull(shard, Pull(1, 0, 0, (want,)))
 
 
 def test_restore_and_advance_enter_a_generation() -> None:

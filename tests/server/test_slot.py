@@ -10,9 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_process import INTEGERS, alone, counters, everything, floats, make_spec, pull_all, push_all
+from in_process import (
+    INTEGERS,
+    alone,
+    counters,
+    everything,
+    floats,
+    make_spec,
+    pull,
+    pull_all,
+    push_all,
+    push_of,
+)
 
-from daskps.server.messages import Pull, Push, Want
+from daskps.server.messages import Pull, Want
 from daskps.server.shard import Shard
 from daskps.server.slot import TableSlot, all_finite
 from daskps.server.tables import Init, Placement, TableSpec
@@ -111,7 +122,7 @@ def test_a_cut_does_not_change_under_later_updates(staleness: float) -> None:
         order = np.argsort(slots, kind="stable")
         want = Want("h", np.bincount(slots, minlength=spec.n_slots), keys[order])
         deltas = np.full((40, 1, 1), 1), np.full((len(keys), 1, 1), 1)
-        shard.push(Push(1, 0, clock, 1.0, (everything("n"), want), deltas))
+        shard.push(push_of(shard, (everything("n"), want), deltas, clock=clock))
 
     push(0, keys)
     sizes = shard.freeze("cut")
@@ -134,7 +145,7 @@ def test_a_cut_shares_memory_until_rows_change_and_costs_nothing_when_forgotten(
     shard.freeze("cut")
     assert shard.stats().frozen_nbytes == 0
     want = Want("count", np.array([1] + [0] * 7), np.array([0], np.uint32))
-    shard.push(Push(1, 0, 0, 1.0, (want,), (np.ones((1, 1, 1), np.int64),)))
+    shard.push(push_of(shard, [want], [np.ones((1, 1, 1), np.int64)]))
     assert 0 < shard.stats().frozen_nbytes < rows / 4  # one slot of eight
     shard.push(push_all(shard, np.ones((4000, 1, 1), np.int64), partition=0, clock=1))
     assert shard.stats().frozen_nbytes == rows
@@ -235,11 +246,11 @@ def test_a_pull_reads_what_a_push_would_find_and_creates_nothing(kind: Any) -> N
     keys = keys[np.argsort(spec.placements()["h"].slots(keys), kind="stable")]
     sizes = np.bincount(spec.placements()["h"].slots(keys), minlength=spec.n_slots)
     want = Want("h", sizes, keys)
-    (before,) = shard.pull(Pull(1, 0, 0, (want,))).rows
+    (before,) = pull(shard, Pull(1, 0, 0, (want,))).rows
     assert sum(len(v) for _, v in shard.values("h").values()) == 0
     few = Want("h", np.bincount(spec.placements()["h"].slots(keys[:3]), minlength=8), keys[:3])
-    shard.push(Push(1, 0, 0, 1.0, (few,), (np.zeros((3, 3, 2), np.float32),)))
+    shard.push(push_of(shard, [few], [np.zeros((3, 3, 2), np.float32)]))
     assert sum(len(v) for _, v in shard.values("h").values()) == 3
-    (after,) = shard.pull(Pull(1, 0, 1, (want,))).rows
+    (after,) = pull(shard, Pull(1, 0, 1, (want,))).rows
     np.testing.assert_array_equal(after, before)
     np.testing.assert_array_equal(before[:, 0], table.init.values(keys, 2).astype(np.float32))

@@ -1,0 +1,216 @@
+"""The data path of its own: frames, doors and connections, without any Dask."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from daskps.errors import RunFailed, ShardLost, StaleLayout
+from daskps.run.door import DoorKeeper
+from daskps.run.peers import Peers
+from daskps.run.wire import Answer, Stream
+from daskps.server.buffers import Buffers
+from daskps.server.client import ParameterClient
+from daskps.server.keys import localise, whole_table
+from daskps.server.layout import Layout, ShardRef
+from daskps.server.messages import Pull, Want
+from daskps.server.shard import ServerSpec, Shard
+from daskps.server.tables import TableSpec
+from daskps.server.updaters import AdaGrad, Add
+
+SPEC = ServerSpec(
+    (
+        TableSpec("w", 5000, 2, AdaGrad(discount=True)),
+        TableSpec("n", 300, 1, Add("int64")),
+        TableSpec("h", 0, 1, Add("float64"), keys="hash"),
+    ),
+    8,
+    2,
+    float("inf"),
+)
+PULL = Pull(1, 0, 0, (Want("n", None, None),))
+
+
+class Office:
+    """Two shards behind doors, and what reaches them."""
+
+    def __init__(self) -> None:
+        slots = Layout.place(8, {s: ShardRef(s, 0, "", "") for s in range(2)})
+        self.shards = {f"k{s}": Shard(SPEC, slots.slots_of(s), 1) for s in range(2)}
+        self.keepers = [DoorKeeper("127.0.0.1", 0, self.find) for _ in range(2)]
+        self.refs = {
+            s: ShardRef(s, 0, f"tcp://{s}", f"k{s}", self.keepers[s].door) for s in range(2)
+        }
+        self.layout = Layout(1, slots.owners, self.refs)
+        self.peers = Peers()
+        self.buffers = Buffers()
+
+    def find(self, number: int, incarnation: int, key: str) -> Shard:
+        if key not in self.shards:
+            raise ShardLost(f"{key} is not here")
+        return self.shards[key]
+
+    def local(self, ref: ShardRef) -> None:
+        return None
+
+    def send(self, calls: Any) -> Any:
+        return self.peers.send(calls, 5.0)
+
+    def client(self) -> ParameterClient:
+        return ParameterClient(SPEC, self.layout, self)
+
+    def pull_n(self, ref: ShardRef, timeout: float = 5.0) -> np.ndarray:
+        sizes = [len(v) for v in self.shards[ref.key if ref.key in self.shards else "k0"].values("n")[1]]
+        out = [np.empty((n, 1, 1), np.int64) for n in sizes]
+        self.peers.send([(ref, PULL, [out])], timeout)()
+        return np.concatenate(out)
+
+    def close(self) -> None:
+        self.peers.rest()
+        for keeper in self.keepers:
+            keeper.close()
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    office = Office()
+    yield office
+    office.close()
+    deadline = time.monotonic() + 5
+    while left := [t for t in threading.enumerate() if t.name == "daskps-door"]:
+        assert time.monotonic() < deadline, left
+        left[0].join(0.1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    keys=st.lists(st.integers(0, 4999), max_size=300),
+    hashed=st.lists(st.integers(0, 2**64 - 1), max_size=20),
+    seed=st.integers(0, 2**16),
+)
+def test_what_goes_through_a_door_arrives_bit_by_bit(
+    keys: list[int], hashed: list[int], seed: int
+) -> None:
+    office = Office()
+    try:
+        places = SPEC.placements()
+        keysets = [
+            localise(places["w"], np.array(keys, np.uint32))[0],
+            whole_table(places["n"]),
+            localise(places["h"], np.array(hashed, np.uint64))[0],
+        ]
+        rng, client = np.random.default_rng(seed), office.client()
+        deltas = [
+            np.abs(rng.normal(size=(len(keysets[0]), 5, 2))).astype(np.float32),
+            rng.integers(-(2**60), 2**60, (len(keysets[1]), 1, 1)),
+            rng.normal(size=(len(keysets[2]), 1, 1)),
+        ]
+        assert client.push(keysets, deltas, partition=0, clock=0, samples=3.5)
+        assert not client.push(keysets, deltas, partition=0, clock=0, samples=3.5)
+        rows, samples = client.pull(keysets, partition=0, clock=1)
+        assert samples == 3.5
+        np.testing.assert_array_equal(rows[0][:, 1], deltas[0][:, 1])  # sums of squares, from zero
+        np.testing.assert_array_equal(rows[1], deltas[1])
+        np.testing.assert_array_equal(rows[2], deltas[2])
+        assert client.traffic.pushed == 2 * sum(d.nbytes for d in deltas)
+    finally:
+        office.close()
+
+
+def test_errors_of_a_shard_come_back_as_they_are_and_the_connection_lives(office: Office) -> None:
+    office.shards["k0"].generation = 2
+    with pytest.raises(StaleLayout, match="generation 1 reached a shard of generation 2"):
+        office.pull_n(office.refs[0])
+    office.shards["k0"].generation = 1
+    assert not office.pull_n(office.refs[0]).any()
+    with pytest.raises(ShardLost, match="k7 is not here"):
+        office.pull_n(replace(office.refs[0], key="k7"))
+    odd = [(office.refs[0], Pull(1, 0, 0, (Want("x", None, None),)), [[]])]
+    with pytest.raises(RunFailed, match=r"shard 0 on tcp://0 failed with KeyError: 'x'"):
+        office.peers.send(odd, 5.0)()
+
+
+def test_a_stranger_at_the_door_gets_no_answer(office: Office) -> None:
+    door = office.keepers[0].door
+    forged = replace(office.refs[0], door=replace(door, token="0" * len(door.token)))
+    with pytest.raises(ShardLost, match=r"EOFError|Connection"):
+        office.pull_n(forged)
+    with socket.create_connection((door.host, door.port)) as sock:
+        stream = Stream(sock)
+        stream.greet(door.token)
+        sock.sendall(b"\xff" * 64)  # no frame: a header of 4 GiB
+        with pytest.raises((EOFError, OSError)):
+            stream.receive(Answer)
+    assert not office.pull_n(office.refs[0]).any()  # others are served as before
+
+
+def test_a_frame_of_another_size_than_it_names_is_refused(office: Office) -> None:
+    short = [[np.empty((3, 1, 1), np.int64)]]
+    with pytest.raises((ShardLost, RunFailed)):
+        office.peers.send([(office.refs[0], PULL, short)], 5.0)()
+    assert not office.pull_n(office.refs[0]).any()
+
+
+def test_waits_end_when_the_worker_is_lost(office: Office) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def silent(*ref: Any) -> Shard:
+        asked.set()
+        assert go_on.wait(30)
+        raise ShardLost("too late")
+
+    office.keepers[0]._find = silent
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            office.pull_n(office.refs[0], 60.0)
+        except ShardLost as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert asked.wait(5)
+    office.peers.lose("tcp://0")
+    thread.join(5)
+    go_on.set()
+    assert not thread.is_alive()
+    assert len(errors) == 1
+    with pytest.raises(ShardLost, match="its worker is gone"):
+        office.pull_n(office.refs[0])
+    assert not office.pull_n(office.refs[1]).any()  # of another worker
+
+
+def test_silence_ends_in_time(office: Office) -> None:
+    go_on = threading.Event()
+    office.keepers[0]._find = lambda *ref: go_on.wait(30)
+    start = time.monotonic()
+    with pytest.raises(ShardLost, match="no answer in time"):
+        office.pull_n(office.refs[0], 0.2)
+    assert time.monotonic() - start < 5
+    go_on.set()
+
+
+def test_nobody_listens_any_more(office: Office) -> None:
+    office.keepers[0].close()
+    with pytest.raises(ShardLost, match="Connection"):
+        office.pull_n(office.refs[0])
+
+
+def test_connections_are_used_again(office: Office) -> None:
+    for _ in range(5):
+        office.pull_n(office.refs[0])
+    assert len(office.keepers[0]._streams) == 1
+    office.peers.rest()
+    deadline = time.monotonic() + 5
+    while office.keepers[0]._streams:
+        assert time.monotonic() < deadline
