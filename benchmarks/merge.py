@@ -152,7 +152,7 @@ class Simulation:
                 lam = np.maximum([push[:, 2] for push in table], 1e-6)
                 factor = -np.expm1(-lam.sum(0)) / -np.expm1(-lam).sum(0)
             for push in table:
-                push[:, 0] *= factor
+                push[:, 0] *= factor / (1 + push[:, 2])
                 push[:, 2] = 0
 
     def together(self, slices: list[tuple[int, int]]) -> None:
@@ -162,11 +162,11 @@ class Simulation:
         pushes = [self.work(pulled, *s, self.T + R) for s in slices]
         if self.rule != "ours":
             self.weigh(pushes)
-        acc = self.empty(self.updaters[0].n_acc)
+        acc = self.empty(self.updaters[0].n_push)
         for t, u in enumerate(self.updaters):
             for push in pushes:
-                u.fold(acc[t], None, push[t])
-            u.commit(self.rows[t], acc[t], self.T, R)
+                acc[t] += push[t]
+            u.commit(self.rows[t], None, acc[t], self.T, R)
         self.T += R
 
     def arriving(self, slices: list[tuple[int, int]], snapshots: dict[int, Tables]) -> None:

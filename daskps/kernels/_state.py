@@ -69,7 +69,10 @@ def end(
     l2: Scalar,
     out: F32,
 ) -> None:
-    """Fill the push `out` (m, 3 or 5, width): du, dn, lam and, if there is room, u, Lam."""
+    """Fill the push `out` (m, 3 or 5, width): force, dn, lam and, if there is room, u, Lam.
+
+    The force is the change of the value times 1 + lam; the forces of a clock add up.
+    """
     m, fields, width = out.shape
     for i in range(m):
         for c in range(width):
@@ -79,9 +82,10 @@ def end(
                 u1 = -state[i, 0, c] / ((beta + np.sqrt(n1)) / eta + l2)
             else:
                 u0, u1 = pulled[i, 0, c], state[i, 2, c]
-            out[i, 0, c] = u1 - u0
+            lam = state[i, 3, c]
+            out[i, 0, c] = (u1 - u0) * (np.float32(1) + lam)
             out[i, 1, c] = n1 - n0
-            out[i, 2, c] = state[i, 3, c]
+            out[i, 2, c] = lam
             if fields == 5:
                 out[i, 3, c] = u0
                 out[i, 4, c] = pulled[i, 2, c]

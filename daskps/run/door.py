@@ -67,6 +67,8 @@ class DoorKeeper:
     def close(self) -> None:
         """End all connections and threads."""
         with self._lock:
+            if not self._open:
+                return
             self._open = False
             streams = list(self._streams)
         # close() alone does not wake a thread that is in accept()

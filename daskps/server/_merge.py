@@ -2,8 +2,9 @@
 
 Every loop is element-wise over (row, value), so results do not depend on how rows are grouped
 into slots, shards or calls; therefore no fastmath here. docs/explanation/merging.md derives the
-formulas. Shapes: rows (m, fields, width), acc (m, 3, width), push (k, 3 or 5, width); `idx`
-(k,) gives the rows of a push and may be empty with `everything` True.
+formulas. Shapes: rows (m, fields, width), acc (k, 3, width), push (k, 3 or 5, width); `idx`
+(k,) gives the rows of a push and may be empty with `everything` True. The first number of a push
+is the force: the change of the value times its stiffness, 1 + lam.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ def joint(
     Lam_now: Scalar,
     base: Scalar,
     Lam_base: Scalar,
-    du: Scalar,
+    force: Scalar,
     lam: Scalar,
 ) -> Scalar:
     """Value after one more pass from `base`, when others have moved it to `now` meanwhile."""
     others = Lam_now - Lam_base
-    change = stiffness(others) * (now - base) + stiffness(lam) * du
+    change = stiffness(others) * (now - base) + force
     return base + change / stiffness(others + lam)
 
 
@@ -57,23 +58,12 @@ def gather(rows: F32, idx: Index, everything: bool, out: F32) -> None:
 
 
 @njit(nogil=True, cache=True)
-def fold(acc: F32, idx: Index, everything: bool, push: F32, lam: int) -> None:
-    """Add a push to the accumulator of a clock; `lam` is the position of the response."""
-    for k in range(push.shape[0]):
+def commit_sgd(rows: F32, idx: Index, everything: bool, acc: F32) -> None:
+    """Merge a clock of local SGD; acc holds the sums of force and lam."""
+    for k in range(acc.shape[0]):
         i = k if everything else idx[k]
-        for c in range(acc.shape[2]):
-            acc[i, 0, c] += push[k, 0, c] * stiffness(push[k, lam, c])
-        for f in range(1, acc.shape[1]):
-            for c in range(acc.shape[2]):
-                acc[i, f, c] += push[k, f, c]
-
-
-@njit(nogil=True, cache=True)
-def commit_sgd(rows: F32, acc: F32) -> None:
-    """Merge a clock of local SGD; acc holds G, Lam."""
-    for i in range(rows.shape[0]):
         for c in range(rows.shape[2]):
-            rows[i, 0, c] += acc[i, 0, c] / stiffness(acc[i, 1, c])
+            rows[i, 0, c] += acc[k, 0, c] / stiffness(acc[k, 1, c])
 
 
 @njit(nogil=True, cache=True)
@@ -89,16 +79,48 @@ def apply_sgd(rows: F32, idx: Index, everything: bool, push: F32) -> None:
 
 @njit(nogil=True, cache=True)
 def commit_adagrad(
-    rows: F32, acc: F32, eta: Scalar, beta: Scalar, l2: Scalar, l1: np.float32
+    rows: F32,
+    idx: Index,
+    everything: bool,
+    acc: F32,
+    eta: Scalar,
+    beta: Scalar,
+    l2: Scalar,
+    l1: Scalar,
 ) -> None:
     """Merge a clock of local AdaGrad and its penalty `l2`, `l1` (alpha x samples)."""
-    for i in range(rows.shape[0]):
+    for k in range(acc.shape[0]):
+        i = k if everything else idx[k]
         for c in range(rows.shape[2]):
-            rows[i, 1, c] += acc[i, 1, c]
-            weight = stiffness(acc[i, 2, c])
+            rows[i, 1, c] += acc[k, 1, c]
+            weight = stiffness(acc[k, 2, c])
             step = eta / (beta + np.sqrt(rows[i, 1, c]))
-            v = rows[i, 0, c] + acc[i, 0, c] / weight
+            v = rows[i, 0, c] + acc[k, 0, c] / weight
             rows[i, 0, c] = proximal(v, weight, l2 * step, l1 * step)
+
+
+@njit(nogil=True, cache=True)
+def shrink_adagrad(
+    rows: F32,
+    idx: Index,
+    everything: bool,
+    but: Index,
+    eta: Scalar,
+    beta: Scalar,
+    l2: Scalar,
+    l1: Scalar,
+) -> None:
+    """Apply the penalty of a clock to rows `idx` that are not among `but`; both ascend."""
+    at = 0
+    for k in range(rows.shape[0] if everything else idx.size):
+        i = k if everything else idx[k]
+        while at < but.size and but[at] < i:
+            at += 1
+        if at < but.size and but[at] == i:
+            continue
+        for c in range(rows.shape[2]):
+            step = eta / (beta + np.sqrt(rows[i, 1, c]))
+            rows[i, 0, c] = proximal(rows[i, 0, c], np.float32(1), l2 * step, l1 * step)
 
 
 @njit(nogil=True, cache=True)
@@ -156,14 +178,17 @@ def apply_adagrad(
 
 
 @njit(nogil=True, cache=True)
-def commit_ftrl(rows: F32, acc: F32, eta: Scalar, beta: Scalar, l2: Scalar) -> None:
+def commit_ftrl(
+    rows: F32, idx: Index, everything: bool, acc: F32, eta: Scalar, beta: Scalar, l2: Scalar
+) -> None:
     """Merge a clock of local FTRL; `l2` is alpha2 x samples at the end of the clock."""
-    for i in range(rows.shape[0]):
+    for k in range(acc.shape[0]):
+        i = k if everything else idx[k]
         for c in range(rows.shape[2]):
             n = rows[i, 1, c]
             u = -rows[i, 0, c] / ((beta + np.sqrt(n)) / eta + l2)
-            u += acc[i, 0, c] / stiffness(acc[i, 2, c])
-            n += acc[i, 1, c]
+            u += acc[k, 0, c] / stiffness(acc[k, 2, c])
+            n += acc[k, 1, c]
             rows[i, 0, c] = -u * ((beta + np.sqrt(n)) / eta + l2)
             rows[i, 1, c] = n
 

@@ -9,11 +9,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskps.server._hashing import FREE
+from daskps.server.gather import DENSE_SHARE, Gathered, Index, Rows, united
 from daskps.server.key_index import KeyIndex, roomy
 from daskps.server.tables import Placement
-
-Rows = NDArray[Any]
-Index = NDArray[Any] | None
 
 
 class TableSlot:
@@ -30,7 +28,8 @@ class TableSlot:
         self._index = KeyIndex() if self.spec.keys == "hash" else None
         self.rows = self._initial(placement, slot)
         self._room = self.rows
-        self._acc: Rows | None = None
+        self._gathered = Gathered()
+        self._live = self._touched()
         self._shared = False
 
     def _initial(self, placement: Placement, slot: int) -> Rows:
@@ -59,7 +58,7 @@ class TableSlot:
     @property
     def pending_nbytes(self) -> int:
         """Bytes gathered for the barrier of the current clock."""
-        return 0 if self._acc is None else int(self._acc.nbytes)
+        return self._gathered.nbytes
 
     def locate(self, at: Index, *, create: bool) -> Index:
         """Return the row numbers of positions or keys `at`; None stands for all rows.
@@ -120,12 +119,33 @@ class TableSlot:
 
     def fold(self, idx: Index, push: Rows) -> None:
         """Add one partition's push to what the barrier will commit."""
-        self.spec.updater.fold(self._gathered(), idx, push)
+        self._gathered.add(idx, push, len(self.rows), ascending=self._index is None)
 
     def commit(self, T: float, R: float) -> None:
         """Apply all that was folded since the last commit; T samples before, R in this clock."""
-        self.spec.updater.commit(self._writable(), self._gathered(), T, R)
-        self._acc = None
+        updater, idx, total = self.spec.updater, self._gathered.idx, self._gathered.total
+        self._gathered = Gathered()
+        if total is not None:
+            updater.commit(self._writable(), idx, total, T, R)
+        elif not updater.shrinks:
+            return
+        if not updater.shrinks:
+            return
+        if total is not None and idx is None:
+            self._live = None
+            return
+        idx = np.empty(0, np.uint32) if idx is None else idx
+        updater.shrink(self._writable(), self._live, idx, R)
+        self._live = self._sparse(None if self._live is None else united(self._live, idx))
+
+    def _touched(self) -> Index:
+        """Return the rows that a penalty may change: those that are not zero."""
+        if not self.spec.updater.shrinks or self._index is not None:
+            return None
+        return self._sparse(np.flatnonzero(self.rows[:, 0].any(axis=1)).astype(np.uint32))
+
+    def _sparse(self, idx: Index) -> Index:
+        return None if idx is None or len(idx) >= DENSE_SHARE * len(self.rows) else idx
 
     def apply(self, idx: Index, push: Rows, T: float, R: float) -> None:
         """Apply one push at once."""
@@ -153,15 +173,7 @@ class TableSlot:
             )
         self._index = None if keys is None else KeyIndex(keys)
         self.rows = self._room = rows
-        self._acc, self._shared = None, False
-
-    def _gathered(self) -> Rows:
-        u, n = self.spec.updater, len(self.rows)
-        if self._acc is None:
-            self._acc = np.zeros((len(self._room), u.n_acc, self.spec.width), u.dtype)
-        elif len(self._acc) < n:
-            self._acc = _resized(self._acc, len(self._room))
-        return self._acc[:n]
+        self._gathered, self._live, self._shared = Gathered(), self._touched(), False
 
     def _writable(self) -> Rows:
         if self._shared:

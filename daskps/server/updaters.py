@@ -1,9 +1,9 @@
 """The rules a shard applies to pushes: add, SGD, AdaGrad, FTRL.
 
 An updater is a frozen value (it stands in manifests and travels to workers) with functions over
-arrays; the state is in the rows it is given. Three moments: `pull` copies rows out, `fold` and
-`commit` merge the pushes of a clock at a barrier (BSP), `apply` merges one push on arrival (SSP,
-ASP). How concurrent pushes merge is explained in docs/explanation/merging.md; the objective and
+arrays; the state is in the rows it is given. Three moments: `pull` copies rows out, `commit`
+merges the sum of the pushes of a clock at a barrier (BSP), `apply` merges one push on arrival
+(SSP, ASP). How concurrent pushes merge is explained in docs/explanation/merging.md; the objective and
 the meaning of T are in `daskps.kernels.linear`. Owns no slots, ids or messages.
 
 Arrays are C-contiguous, (rows, fields, width): `width` values a row, `fields` numbers a value.
@@ -45,10 +45,6 @@ class Updater(Protocol):
         """Numbers a push carries for each value."""
 
     @property
-    def n_acc(self) -> int:
-        """Numbers gathered for each value until a barrier."""
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of rows, pulls and pushes."""
 
@@ -58,11 +54,18 @@ class Updater(Protocol):
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
         """Copy what a worker needs of rows `idx` into `out` (k, n_pull, width)."""
 
-    def fold(self, acc: Array, idx: Index, push: Array) -> None:
-        """Add one partition's push (k, n_push, width) to `acc` (m, n_acc, width)."""
+    def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
+        """Merge a clock, `acc` (k, n_push, width) being the sum of its pushes.
 
-    def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
-        """Merge a clock: T samples were seen before it, R in it, by all partitions."""
+        T samples were seen before it, R in it, by all partitions.
+        """
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether a clock's penalty changes rows that nobody pushed to."""
+
+    def shrink(self, rows: Array, idx: Index, but: Array, R: float) -> None:
+        """Apply a clock's penalty to rows `idx`, without those in `but`."""
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
         """Merge one push on arrival: T samples were seen before it, R are its own."""
@@ -92,10 +95,6 @@ class Add(msgspec.Struct, frozen=True, tag=True):
         return 1
 
     @property
-    def n_acc(self) -> int:
-        return 1
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.dtype_name)
 
@@ -105,11 +104,15 @@ class Add(msgspec.Struct, frozen=True, tag=True):
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
         out[:] = rows if idx is None else rows[idx]
 
-    def fold(self, acc: Array, idx: Index, push: Array) -> None:
-        acc[slice(None) if idx is None else idx] += push
+    @property
+    def shrinks(self) -> bool:
+        return False
 
-    def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
-        rows += acc
+    def shrink(self, rows: Array, idx: Index, but: Array, R: float) -> None:
+        raise AssertionError("nothing shrinks")
+
+    def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
+        rows[slice(None) if idx is None else idx] += acc
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
         rows[slice(None) if idx is None else idx] += push
@@ -133,23 +136,23 @@ class _Local(msgspec.Struct, frozen=True):
         return 5 if self.discount else 3
 
     @property
-    def n_acc(self) -> int:
-        return 3
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(np.float32)
 
-    def fold(self, acc: Array, idx: Index, push: Array) -> None:
-        """Add one partition's push to the clock's accumulator."""
-        _merge.fold(acc, *_rows_of(idx), _frozen(push), self.n_acc - 1)
+    @property
+    def shrinks(self) -> bool:
+        return False
+
+    def shrink(self, rows: Array, idx: Index, but: Array, R: float) -> None:
+        raise AssertionError("nothing shrinks")
 
 
 class SGD(_Local, frozen=True, tag=True):
     """Local steps of plain SGD, with whatever step size and penalty the worker likes.
 
-    Fields of a row: w, with `discount` also Lam. Push: dw, lam, with `discount` also w and Lam
-    as pulled; lam is the sum of step x curvature over the slice, 0 where deltas should just add.
+    Fields of a row: w, with `discount` also Lam. Push: (1 + lam) dw, lam, with `discount` also w
+    and Lam as pulled; lam is the sum of step x curvature over the slice, 0 where deltas should
+    just add.
     """
 
     @property
@@ -164,10 +167,6 @@ class SGD(_Local, frozen=True, tag=True):
     def n_push(self) -> int:
         return 4 if self.discount else 2
 
-    @property
-    def n_acc(self) -> int:
-        return 2
-
     def init(self, rows: Array, values: Array) -> None:
         rows[:, 0] = values
         rows[:, 1:] = 0
@@ -175,8 +174,8 @@ class SGD(_Local, frozen=True, tag=True):
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
         _gather(rows, idx, out)
 
-    def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
-        _merge.commit_sgd(rows, _frozen(acc))
+    def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
+        _merge.commit_sgd(rows, *_rows_of(idx), _frozen(acc))
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
         _merge.apply_sgd(rows, *_rows_of(idx), _frozen(push))
@@ -190,7 +189,7 @@ class AdaGrad(_Local, frozen=True, tag=True):
 
     Fields of a row: w, n; with `discount` also Lam and t, the samples seen when w last changed,
     because rows that nobody touches shrink too and are brought up to date when read.
-    Pull: w, n[, Lam]. Push: dw, dn, lam[, w and Lam as pulled].
+    Pull: w, n[, Lam]. Push: (1 + lam) dw, dn, lam[, w and Lam as pulled].
 
     References
     ----------
@@ -216,10 +215,19 @@ class AdaGrad(_Local, frozen=True, tag=True):
         if self.discount:
             _merge.flush_adagrad(_frozen(rows), *_rows_of(idx), *_rates(self), float(T), out)
 
-    def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
+    @property
+    def shrinks(self) -> bool:
+        return self.alpha > 0 and not self.discount
+
+    def shrink(self, rows: Array, idx: Index, but: Array, R: float) -> None:
+        _merge.shrink_adagrad(rows, *_rows_of(idx), _frozen(but), *self._step_and_penalty(R))
+
+    def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
+        _merge.commit_adagrad(rows, *_rows_of(idx), _frozen(acc), *self._step_and_penalty(R))
+
+    def _step_and_penalty(self, R: float) -> tuple[Any, Any, Any, Any]:
         eta, beta, alpha2, alpha1 = _rates(self)
-        l2, l1 = np.float32(alpha2 * R), np.float32(alpha1 * R)
-        _merge.commit_adagrad(rows, _frozen(acc), eta, beta, l2, l1)
+        return eta, beta, np.float32(alpha2 * R), np.float32(alpha1 * R)
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
         _merge.apply_adagrad(rows, *_rows_of(idx), _frozen(push), *_rates(self), float(T), float(R))
@@ -238,7 +246,8 @@ class FTRL(_Local, frozen=True, tag=True):
 
     Fields of a row: z, n[, Lam]; the weight is ``-z / ((beta + sqrt(n)) / eta + alpha2 T)``,
     thresholded for L1, so rows that nobody touches shrink by themselves. Merging happens in the
-    value before the threshold. Pull: z, n[, Lam]. Push: du, dn, lam[, u and Lam as pulled].
+    value before the threshold. Pull: z, n[, Lam]. Push: (1 + lam) du, dn, lam[, u and Lam as
+    pulled].
 
     References
     ----------
@@ -262,9 +271,9 @@ class FTRL(_Local, frozen=True, tag=True):
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
         _gather(rows, idx, out)
 
-    def commit(self, rows: Array, acc: Array, T: float, R: float) -> None:
+    def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
         eta, beta, alpha2, _ = _rates(self)
-        _merge.commit_ftrl(rows, _frozen(acc), eta, beta, np.float32(alpha2 * (T + R)))
+        _merge.commit_ftrl(rows, *_rows_of(idx), _frozen(acc), eta, beta, np.float32(alpha2 * (T + R)))
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
         eta, beta, alpha2, _ = _rates(self)
