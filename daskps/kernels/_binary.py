@@ -11,6 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskps.kernels._losses import margin_loss
+from daskps.kernels._prefetch import AHEAD, prefetch
 from daskps.kernels._state import F32, Scalar, soft_threshold
 
 # The order of additions inside one row may change: it depends on that row alone, so results do
@@ -60,6 +61,9 @@ def train(
     total: Scalar = 0.0
     for i in range(start, stop):
         first, last = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+        coming = min(i + AHEAD, stop - 1)
+        for j in range(np.uint64(indptr[coming]), np.uint64(indptr[coming + 1])):
+            prefetch(S, indices[j])
         s = b[2]
         for j in range(first, last):
             s += S[indices[j], W] if values is None else S[indices[j], W] * values[j]

@@ -57,7 +57,7 @@ class Gathered:
                 self.total += push
                 return
             if len(idx) + len(self.idx) < DENSE_SHARE * n_rows:
-                self._unite(idx, push)
+                self._unite(self.idx, self.total, idx, push)
                 return
         total = self._all_rows(push, n_rows)
         if idx is None:
@@ -65,12 +65,11 @@ class Gathered:
         else:
             _add_at(total, idx, push)
 
-    def _unite(self, idx: NDArray[Any], push: Rows) -> None:
-        both = united(self.idx, idx)
-        total = np.zeros((len(both), *push.shape[1:]), push.dtype)
-        _add_at(total, np.searchsorted(both, self.idx), self.total)
-        _add_at(total, np.searchsorted(both, idx), push)
-        self.idx, self.total = both, total
+    def _unite(self, before: NDArray[Any], total: Rows, idx: NDArray[Any], push: Rows) -> None:
+        self.idx = united(before, idx)
+        self.total = np.zeros((len(self.idx), *push.shape[1:]), push.dtype)
+        _add_at(self.total, np.searchsorted(self.idx, before), total)
+        _add_at(self.total, np.searchsorted(self.idx, idx), push)
 
     def _all_rows(self, like: Rows, n_rows: int) -> Rows:
         """Return room for all rows, with what was added."""

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from daskps.errors import NonFinitePush, StaleLayout
 from daskps.server.functions import FUNCTIONS, Partial
+from daskps.server.gather import Index, Rows
 from daskps.server.messages import Ack, Pieces, Pull, Push, Stats, Want
-from daskps.server.slot import Index, Rows, TableSlot, all_finite
+from daskps.server.slot import TableSlot, all_finite
 from daskps.server.tables import Placement, TableSpec
 
 Frozen = dict[str, dict[int, tuple[NDArray[np.uint64] | None, Rows]]]

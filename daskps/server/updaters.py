@@ -3,8 +3,8 @@
 An updater is a frozen value (it stands in manifests and travels to workers) with functions over
 arrays; the state is in the rows it is given. Three moments: `pull` copies rows out, `commit`
 merges the sum of the pushes of a clock at a barrier (BSP), `apply` merges one push on arrival
-(SSP, ASP). How concurrent pushes merge is explained in docs/explanation/merging.md; the objective and
-the meaning of T are in `daskps.kernels.linear`. Owns no slots, ids or messages.
+(SSP, ASP). How concurrent pushes merge is explained in docs/explanation/merging.md; the objective
+and the meaning of T are in `daskps.kernels.linear`. Owns no slots, ids or messages.
 
 Arrays are C-contiguous, (rows, fields, width): `width` values a row, `fields` numbers a value.
 """
@@ -273,7 +273,9 @@ class FTRL(_Local, frozen=True, tag=True):
 
     def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
         eta, beta, alpha2, _ = _rates(self)
-        _merge.commit_ftrl(rows, *_rows_of(idx), _frozen(acc), eta, beta, np.float32(alpha2 * (T + R)))
+        _merge.commit_ftrl(
+            rows, *_rows_of(idx), _frozen(acc), eta, beta, np.float32(alpha2 * (T + R))
+        )
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
         eta, beta, alpha2, _ = _rates(self)

@@ -69,7 +69,9 @@ class Office:
         return ParameterClient(SPEC, self.layout, self)
 
     def pull_n(self, ref: ShardRef, timeout: float = 5.0) -> np.ndarray:
-        sizes = [len(v) for v in self.shards[ref.key if ref.key in self.shards else "k0"].values("n")[1]]
+        sizes = [
+            len(v) for v in self.shards[ref.key if ref.key in self.shards else "k0"].values("n")[1]
+        ]
         out = [np.empty((n, 1, 1), np.int64) for n in sizes]
         self.peers.send([(ref, PULL, [out])], timeout)()
         return np.concatenate(out)
