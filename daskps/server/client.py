@@ -212,7 +212,7 @@ def merge_values(
     spec = place.spec
     if spec.keys == "hash":
         found = [entry for part in parts for entry in part.values()]
-        keys = np.concatenate([k for k, _ in found])  # type: ignore[misc]
+        keys = np.concatenate([k for k, _ in found])
         order = np.argsort(keys)
         return keys[order], np.concatenate([values for _, values in found])[order]
     out = np.empty((spec.n_rows, spec.width), spec.updater.dtype)

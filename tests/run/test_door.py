@@ -69,9 +69,8 @@ class Office:
         return ParameterClient(SPEC, self.layout, self)
 
     def pull_n(self, ref: ShardRef, timeout: float = 5.0) -> np.ndarray:
-        sizes = [
-            len(v) for v in self.shards[ref.key if ref.key in self.shards else "k0"].values("n")[1]
-        ]
+        shard = self.shards.get(ref.key, self.shards["k0"])
+        sizes = [len(v) for _, v in shard.values("n").values()]
         out = [np.empty((n, 1, 1), np.int64) for n in sizes]
         self.peers.send([(ref, PULL, [out])], timeout)()
         return np.concatenate(out)

@@ -92,7 +92,7 @@ def sizes_of(shard: Shard, want: Want) -> list[int]:
     """Return the rows that `want` means, by slot."""
     if want.sizes is not None:
         return list(map(int, want.sizes))
-    return [len(v) for v in shard.values(want.table)[1]]
+    return [len(v) for _, v in shard.values(want.table).values()]
 
 
 def cut(whole: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
