@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import ssl
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,8 +28,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 _PREFIX = struct.Struct("<IQ")
 """Bytes of the header, bytes of the arrays behind it."""
 _MAX_HEADER = 2**26
-_SMALL = 2**16
-"""Frames up to this size leave in one packet."""
+_VECTOR = 512
+"""Pieces that one call moves; systems allow 1,024."""
 _ATOMS = {"": None, "uint32": np.dtype(np.uint32), "uint64": np.dtype(np.uint64)}
 
 
@@ -71,6 +72,7 @@ class Stream:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._secure = isinstance(sock, ssl.SSLSocket)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # of peers that were cut off
         self.deadline: float | None = None
@@ -90,16 +92,9 @@ class Stream:
     def send(self, header: msgspec.Struct, arrays: Iterable[NDArray[Any]] = ()) -> None:
         """Send a frame; the arrays may be changed afterwards."""
         body = [_bytes_of(a) for a in arrays if a.size]
-        head, size = msgspec.msgpack.encode(header), sum(map(len, body))
-        first = _PREFIX.pack(len(head), size) + head
-        self._bound()
-        if len(first) + size <= _SMALL:
-            self._sock.sendall(b"".join((first, *body)))
-            return
-        self._sock.sendall(first)
-        for part in body:
-            self._bound()
-            self._sock.sendall(part)
+        head = msgspec.msgpack.encode(header)
+        first = _PREFIX.pack(len(head), sum(map(len, body))) + head
+        self._all([memoryview(first), *body], self._put)
 
     def receive(self, kind: type[T]) -> tuple[T, int]:
         """Return a header, and the bytes that stand behind it.
@@ -122,9 +117,7 @@ class Stream:
 
     def into(self, arrays: Iterable[NDArray[Any]]) -> None:
         """Receive the bytes of C-contiguous arrays."""
-        for array in arrays:
-            if array.size:
-                self._fill(_bytes_of(array))
+        self._all([_bytes_of(a) for a in arrays if a.size], self._take)
 
     def skip(self, size: int) -> None:
         """Receive `size` bytes and forget them."""
@@ -135,12 +128,29 @@ class Stream:
             size -= len(part)
 
     def _fill(self, view: memoryview) -> None:
-        while view:
+        self._all([view], self._take)
+
+    def _all(self, views: list[memoryview], move: Callable[[list[memoryview]], int]) -> None:
+        """Move the bytes of all views, many of them in one call of the system."""
+        at = 0
+        while at < len(views):
             self._bound()
-            n = self._sock.recv_into(view)
+            n = move(views[at : at + _VECTOR])
             if not n:
                 raise EOFError("the connection was closed")
-            view = view[n:]
+            while at < len(views) and n >= len(views[at]):
+                n -= len(views[at])
+                at += 1
+            if n:
+                views[at] = views[at][n:]
+
+    def _take(self, views: list[memoryview]) -> int:
+        if self._secure:  # TLS has no calls for several pieces
+            return self._sock.recv_into(views[0])
+        return self._sock.recvmsg_into(views)[0]
+
+    def _put(self, views: list[memoryview]) -> int:
+        return self._sock.send(views[0]) if self._secure else self._sock.sendmsg(views)
 
     def _bound(self) -> None:
         if self.deadline is None:
