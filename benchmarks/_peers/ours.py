@@ -14,36 +14,23 @@ from benchmarks._peers import THREADS, Method, Point, Settings, Task
 
 
 def train(task: Task, settings: Settings) -> Iterator[Point]:
-    """Take the times from one fit, and the models of its passes from other fits.
+    """Take the times from one fit, and the models of its first passes from fits that end there.
 
     In BSP they have the same bits. The fit whose times count comes last: by then all is compiled.
     """
     data = daskps.from_arrays(task.matrices()[0], task.train.y, n_partitions=THREADS)
     given = {**settings, "tol": None, "progress": False}
     with daskps.local_cluster(THREADS) as cluster, Client(cluster):
-        models = _one_by_one if settings["solver"] == "lbfgs" else _on_and_on
         scores = []
-        for judged in models(task, data, given):
-            scores.append(_scores(judged, task))
+        for passes in task.stops:
+            first = daskps.LogisticRegression(**given, max_iter=passes).fit(data)
+            scores.append(_scores(first, task))
         clf = daskps.LogisticRegression(**given, max_iter=task.passes).fit(data)
-        if not np.array_equal(clf.coef_, judged.coef_):
+        if not np.array_equal(clf.coef_, first.coef_):
             raise RuntimeError("the passes that were timed are not those that were judged")
         ends = clf.history_.seconds.values.reshape(task.passes, -1).max(axis=1)
     for passes, found in zip(task.stops, scores, strict=True):
         yield Point(float(ends[passes - 1]), found)
-
-
-def _on_and_on(task: Task, data: Any, given: dict[str, Any]) -> Iterator[Any]:
-    """Train a pass at a time; each goes on from the one before."""
-    clf = daskps.LogisticRegression(**given, max_iter=1, warm_start=True)
-    for _ in task.stops:
-        yield clf.fit(data)
-
-
-def _one_by_one(task: Task, data: Any, given: dict[str, Any]) -> Iterator[Any]:
-    """Train from the beginning for each number of passes: the memory of the past is not kept."""
-    for passes in task.stops:
-        yield daskps.LogisticRegression(**given, max_iter=passes).fit(data)
 
 
 def _scores(clf: Any, task: Task) -> NDArray[Any]:

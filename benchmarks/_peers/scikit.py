@@ -52,14 +52,14 @@ METHODS = {
     "scikit-learn SGD, plain": Method(
         sgd,
         "sklearn",
-        {**PLAIN, "alpha": 1e-6, "eta0": 0.1},
+        {**PLAIN, "alpha": 1e-6, "eta0": 0.05},
         tuple({**PLAIN, "alpha": a, "eta0": e} for a in (1e-6, 1e-5) for e in (0.05, 0.1)),
         (1, 2, 3, 4, 5, 6),
     ),
     "scikit-learn SAGA": Method(
         saga,
         "sklearn",
-        {"alpha": 1.7e-5},
+        {"alpha": 3e-5},
         tuple({"alpha": alpha} for alpha in (3e-6, 1e-5, 1.7e-5, 3e-5)),
         (1, 2, 5, 10),
     ),
