@@ -50,16 +50,23 @@ def test_logistic_regression_benchmark_runs(
 # -- beside peers --------------------------------------------------------------------------------
 
 
-@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("only", "names"),
+    [
+        ("averaged,SAGA", ["scikit-learn SGD, averaged", "scikit-learn SAGA"]),
+        pytest.param(
+            "ftrl", ["daskps, ftrl"], marks=[pytest.mark.slow, pytest.mark.cluster], id="daskps"
+        ),
+    ],
+)
 @pytest.mark.timeout(240)
-def test_daskps_and_scikit_learn_run_side_by_side(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_methods_run_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], only: str, names: list[str]
 ) -> None:
     size = ["--rows", "3000", "--features", "2000", "--passes", "2"]
     files = ["--data", str(tmp_path), "--json", str(tmp_path / "peers.json")]
-    lr_peers.main([*files, *size, "--only", "ftrl,averaged,SAGA", "--timeout", "100"])
+    lr_peers.main([*files, *size, "--only", only, "--timeout", "100"])
     report = json.loads((tmp_path / "peers.json").read_text())
-    names = ["daskps, ftrl", "scikit-learn SGD, averaged", "scikit-learn SAGA"]
     assert [row["name"] for row in report["methods"]] == names
     for row in report["methods"]:
         assert row["ended"] == ""
@@ -68,7 +75,7 @@ def test_daskps_and_scikit_learn_run_side_by_side(
         assert passes == (1, 2)
         assert 0 < min(seconds) <= max(seconds) < row["wall"]
         assert all(report["truth"] < loss < 1 for loss in losses)
-    assert "scikit-learn SAGA" in capsys.readouterr().out
+    assert names[-1] in capsys.readouterr().out
 
 
 def test_a_peer_that_fails_or_takes_too_long_is_shown_with_its_reason(

@@ -45,5 +45,4 @@ def _method(solver: str, passes: tuple[int, ...]) -> Method:
 METHODS = {
     "daskps, adagrad": _method("adagrad", (1, 2, 3, 4)),
     "daskps, ftrl": _method("ftrl", (1, 2, 3, 4)),
-    "daskps, lbfgs": _method("lbfgs", (5, 8, 12, 16, 20)),
 }

@@ -18,7 +18,8 @@ def train(task: Task, settings: Settings) -> Iterator[Point]:
     session = _session()
     try:
         reader = session.read.format("libsvm").option("numFeatures", str(task.n_features))
-        rows = reader.load(_text(task).absolute().as_uri()).repartition(2 * THREADS).cache()
+        where = f"file://{_text(task).absolute()}"  # as_uri would write %2B for +
+        rows = reader.load(where).repartition(2 * THREADS).cache()
         rows.count()
         clf = LogisticRegression(tol=0, regParam=settings["alpha"], standardization=False)
         clf.setMaxIter(1).fit(rows.limit(1000))  # compiles, outside the clock
