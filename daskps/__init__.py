@@ -7,6 +7,7 @@ gives back a model that xarray opens.
 from daskps import errors
 from daskps.cluster import local_cluster
 from daskps.data import Dataset, from_arrays, open_dataset, read_svmlight
+from daskps.models.factorization import FactorizationMachine
 from daskps.models.logistic import LogisticRegression
 from daskps.models.regression import LinearRegression
 from daskps.models.saved import load
@@ -16,6 +17,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Dataset",
+    "FactorizationMachine",
     "LinearRegression",
     "LinearSVC",
     "LogisticRegression",

@@ -19,7 +19,7 @@ from daskps.errors import DataError
 from daskps.kernels import linear as kernel
 from daskps.models.classes import CodedDataset
 
-Margins = NDArray[np.float32]
+Margins = NDArray[Any]
 
 
 def in_order(X: Any, y: Any, sample_weight: Any) -> tuple[Dataset, bool]:
@@ -148,7 +148,7 @@ def log_loss(dataset: Dataset, classes: NDArray[Any], score: Score) -> float:
     loss = total = 0.0
     for margin, part in margins(_coded(dataset, classes, "the data"), score):
         y: NDArray[Any] = np.asarray(part.label, np.float32 if margin.shape[1] == 1 else np.int32)
-        loss += kernel.total_loss(kernel.LOG_LOSS, margin, y, part.weight)
+        loss += kernel.total_loss(kernel.LOG_LOSS, margin.astype(np.float32), y, part.weight)
         total += float(_weights(part).sum())
     return loss / _positive(total)
 
