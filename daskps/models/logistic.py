@@ -9,11 +9,12 @@ import os
 from typing import Any, Literal
 
 import numpy as np
+import xarray as xr
 from sklearn import linear_model
 from sklearn.utils.validation import check_is_fitted
 
 from daskps.kernels import linear as kernel
-from daskps.models import predict, saved
+from daskps.models import evaluation, predict, saved
 from daskps.models.classifier import LinearClassifier
 from daskps.models.estimator import Target
 
@@ -165,6 +166,44 @@ class LogisticRegression(LinearClassifier):
         """Return the mean log-loss on `X`; a dataset brings its own labels and weights."""
         dataset = self._in_order(X, y, sample_weight)
         return predict.log_loss(dataset, self.classes_, self._score())
+
+    def evaluate(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        by: Literal["feature_frequency"] | None = None,
+        counted: Any = None,
+    ) -> xr.Dataset:
+        """Return samples, mean log-loss and accuracy on `X`, overall or by how rare features are.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `score`.
+        by
+            None, or ``"feature_frequency"``: rows apart by the number of rows that the rarest of
+            their features occurs in, in powers of ten.
+        counted
+            Data in which features are counted, best the training data: anything that `fit` takes
+            without y. None counts in `X`.
+
+        Returns
+        -------
+        found
+            ``samples``, ``log_loss`` and ``accuracy``, with `by` over ``at_least``, the smallest
+            count of each bin; ``at_most`` is the largest.
+        """
+        dataset = self._in_order(X, y, sample_weight)
+        coded = predict.coded(dataset, self.classes_, "the data")
+        if by is None and counted is None:
+            return evaluation.evaluate(coded, self._score(), None)
+        if by != "feature_frequency":
+            raise ValueError(f"by={by!r}; expected 'feature_frequency' (or None without counted).")
+        source = dataset if counted is None else self._in_order(counted)
+        rarity = evaluation.bins_of(source, self.n_features_in_)
+        return evaluation.evaluate(coded, self._score(), rarity)
 
     def to_sklearn(self) -> linear_model.LogisticRegression:
         """Return a fitted `sklearn.linear_model.LogisticRegression` that predicts the same."""

@@ -130,7 +130,7 @@ def names_of(margin: Margins, classes: NDArray[Any]) -> NDArray[Any]:
 def accuracy(dataset: Dataset, classes: NDArray[Any], score: Score) -> float:
     """Return the weighted share of rows whose class is the most probable one."""
     right = total = 0.0
-    for margin, part in margins(_coded(dataset, classes, None), score):
+    for margin, part in margins(coded(dataset, classes, None), score):
         hit = best(margin) == part.label
         right += float(np.dot(hit, _weights(part)))
         total += float(_weights(part).sum())
@@ -146,14 +146,15 @@ def log_loss(dataset: Dataset, classes: NDArray[Any], score: Score) -> float:
         If a label is none of the classes.
     """
     loss = total = 0.0
-    for margin, part in margins(_coded(dataset, classes, "the data"), score):
+    for margin, part in margins(coded(dataset, classes, "the data"), score):
         y: NDArray[Any] = np.asarray(part.label, np.float32 if margin.shape[1] == 1 else np.int32)
         loss += kernel.total_loss(kernel.LOG_LOSS, margin.astype(np.float32), y, part.weight)
         total += float(_weights(part).sum())
     return loss / _positive(total)
 
 
-def _coded(dataset: Dataset, classes: NDArray[Any], what: str | None) -> Dataset:
+def coded(dataset: Dataset, classes: NDArray[Any], what: str | None) -> Dataset:
+    """Return `dataset` with positions in `classes` as labels; see `CodedDataset`."""
     if not dataset.has_label:
         raise DataError(f"{dataset!r} has no labels to compare with; pass y, or ingest it with y.")
     return CodedDataset(dataset, classes, what)
