@@ -43,6 +43,6 @@ def _method(solver: str, passes: tuple[int, ...]) -> Method:
 
 
 METHODS = {
-    "daskps, adagrad": _method("adagrad", (1, 2, 3, 4)),
-    "daskps, ftrl": _method("ftrl", (1, 2, 3, 4)),
+    "daskps, adagrad": _method("adagrad", (1, 2, 3, 4, 5, 6)),
+    "daskps, ftrl": _method("ftrl", (1, 2, 3, 4, 5, 6)),
 }
