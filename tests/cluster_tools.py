@@ -30,6 +30,7 @@ from distributed import Client, LocalCluster, Scheduler
 from numpy.typing import NDArray
 
 from daskps.data import Dataset, as_dataset
+from daskps.models.lbfgs import LBFGSModel
 from daskps.models.linear import COEF, INTERCEPT, LinearModel
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
@@ -239,6 +240,10 @@ def logistic(consistency: str = "bsp", n_features: int = N_FEATURES) -> LinearMo
     )
 
 
+CONDUCTED = {"model": LBFGSModel(logistic(), None, 3), "clocks_per_pass": 1, "max_iter": 12}
+"""A run whose model acts between clocks: each is one evaluation of L-BFGS."""
+
+
 @dataclass
 class Recorder:
     """A listener that keeps what it is told."""
@@ -290,7 +295,7 @@ def train(
     consistency: str = "bsp",
     *listeners: Listener,
     dataset: Dataset | None = None,
-    model: LinearModel | None = None,
+    model: LinearModel | LBFGSModel | None = None,
     **options: Any,
 ) -> Outcome:
     """Train the problem on a cluster, or in this process."""

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.kernels import _bias, _binary, _gradient, _losses, _multi, _state
+from daskps.kernels import _bias, _binary, _gradient, _losses, _multi, _scale, _state
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -208,6 +208,14 @@ def gradient(loss: Loss, rows: Rows, w: F32 | F64, intercept: F32 | F64) -> tupl
     at = (_frozen(w), _frozen(intercept))
     total = loop(*_frozen_rows(rows), *at, *_code(loss), out, out_intercept)
     return float(total), out, out_intercept
+
+
+def sums_of_squares(rows: Rows, n_keys: int) -> tuple[F64, F64]:
+    """Return the sums of weight x value^2 over all rows, by key (n_keys,) and of the intercept."""
+    out = np.zeros(n_keys)
+    indptr, indices, values, _, weight = _frozen_rows(rows)
+    total = _scale.sums_of_squares(indptr, indices, values, weight, out)
+    return out, np.full(1, total)
 
 
 def rows_per_clock(partition_rows: int, n_concurrent: int) -> int:

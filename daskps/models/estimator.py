@@ -24,9 +24,11 @@ from daskps.cluster import current_client
 from daskps.data import Dataset, as_dataset
 from daskps.kernels import linear as kernel
 from daskps.models import answers, predict, saved
+from daskps.models.lbfgs import LBFGSModel
 from daskps.models.linear import COEF, INTERCEPT, LinearModel, goes_on_from, state_of
 from daskps.models.parameters import absolute, check_parameters, clocks_per_pass, step_rates
 from daskps.models.quantities import Scale
+from daskps.models.solvers import BATCH, batch_model, check_solver
 from daskps.monitor.progress import ClockCallback, progress_listeners
 from daskps.run.driver import Listener
 from daskps.run.launch import N_SLOTS, Outcome, RunOptions, run_training
@@ -69,7 +71,7 @@ class LinearEstimator(BaseEstimator):
     alpha: float
     l1_ratio: float
     fit_intercept: bool
-    solver: Literal["adagrad", "ftrl"]
+    solver: Literal["adagrad", "ftrl", "lbfgs"]
     eta0: float | None
     consistency: Literal["bsp", "ssp", "asp"]
     staleness: int
@@ -142,6 +144,7 @@ class LinearEstimator(BaseEstimator):
             If training could not go on.
         """
         check_parameters(self)
+        check_solver(self)
         dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
         start = self.warm_start and self._fitted
         target = self._target(dataset, y, start=start)
@@ -156,6 +159,7 @@ class LinearEstimator(BaseEstimator):
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         """Go over `X` once, from the model that is there."""
         check_parameters(self)
+        check_solver(self, partial=True)
         dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
         target = self._target(dataset, y, start=self._fitted, classes=classes)
         heard = progress_listeners(self.progress, None, target.unit_of_loss)
@@ -241,7 +245,9 @@ class LinearEstimator(BaseEstimator):
         n_features = target.dataset.n_features
         if start:
             n_features = self._check_width(target.dataset, exact=exact)
-        model = self._model(n_features, target, start=start)
+        base = self._model(n_features, target, start=start)
+        batch = self.solver in BATCH
+        model = batch_model(self, base, evaluated=eval_set is not None) if batch else base
         held_out = predict.held_out(eval_set, n_features)
         outcome = run_training(
             model,
@@ -258,7 +264,7 @@ class LinearEstimator(BaseEstimator):
         self.n_features_in_ = n_features
         self.stop_reason_ = outcome.reason
         self._state = None if outcome.state is None else (outcome.state, model.tables())
-        self._rates = None if self.eta0 is not None else (model.eta, model.beta)
+        self._rates = None if self.eta0 is not None else (base.eta, base.beta)
 
     def _options(
         self,
@@ -267,11 +273,13 @@ class LinearEstimator(BaseEstimator):
         resume: bool,
         listeners: Sequence[Listener],
     ) -> RunOptions:
+        batch = self.solver in BATCH
+        clocks = 1 if batch else clocks_per_pass(dataset, self.rows_per_clock)
         return RunOptions(
             consistency=self.consistency,
             staleness=self.staleness,
             max_iter=passes,
-            clocks_per_pass=clocks_per_pass(dataset, self.rows_per_clock),
+            clocks_per_pass=clocks,
             tol=self.tol,
             n_iter_no_change=self.n_iter_no_change,
             checkpoint=absolute(self.checkpoint),
@@ -287,7 +295,10 @@ class LinearEstimator(BaseEstimator):
         tables = model.tables()
         if self._state is not None and goes_on_from(self._state[1], tables):
             return self._state[0]
-        return state_of(tables, self._values(target), N_SLOTS)
+        values = self._values(target)
+        if isinstance(model, LBFGSModel):
+            values = model.starting_at(values)
+        return state_of(tables, values, N_SLOTS)
 
     # -- use ---------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ class LinearModel:
     n_features: int
     classes: tuple[str | bool | float, ...]
     class_weight: tuple[float, ...] | None
-    solver: Literal["adagrad", "ftrl"]
+    solver: Literal["adagrad", "ftrl", "lbfgs"]
     eta: float
     beta: float
     alpha: float

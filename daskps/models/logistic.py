@@ -39,7 +39,9 @@ class LogisticRegression(LinearClassifier):
     fit_intercept
         Whether there is an intercept.
     solver
-        ``"adagrad"``, or ``"ftrl"`` (FTRL-proximal), which gives more exact zeros with L1.
+        ``"adagrad"``, or ``"ftrl"`` (FTRL-proximal), which gives more exact zeros with L1: local
+        steps, the fast way to a good model. ``"lbfgs"`` (with L1: OWL-QN): all data at once, the
+        way to the optimum; with BSP only.
     eta0
         Step sizes are ``eta0 / (1 + sqrt(n))``, n being a coordinate's sum of squared gradients;
         None chooses by the scale of the data.
@@ -49,11 +51,13 @@ class LogisticRegression(LinearClassifier):
     staleness
         Bound for ``"ssp"``, >= 1.
     max_iter
-        Passes over the data.
+        Passes over the data. Each evaluation of ``"lbfgs"`` is one; the first only measures.
     tol
         Stop when the loss of `n_iter_no_change` passes in a row was not better than the best
         before by `tol`. The loss is that on `eval_set` where one is given to `fit`, else the
         training loss, each sample's before it was learnt from. None never stops early.
+        ``"lbfgs"``, without `eval_set`: stop when the last `n_iter_no_change` iterates together
+        lowered the objective by less than `tol`, or by no more than rounding.
     n_iter_no_change
         See `tol`.
     rows_per_clock
@@ -114,7 +118,7 @@ class LogisticRegression(LinearClassifier):
         *,
         l1_ratio: float = 0.0,
         fit_intercept: bool = True,
-        solver: Literal["adagrad", "ftrl"] = "adagrad",
+        solver: Literal["adagrad", "ftrl", "lbfgs"] = "adagrad",
         eta0: float | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,

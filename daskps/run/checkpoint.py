@@ -8,8 +8,11 @@ a group without it is not a checkpoint. Nothing in it is pickled.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,13 +22,26 @@ from zarr.codecs import Crc32cCodec
 from zarr.core.sync import sync
 
 from daskps.errors import CheckpointError
+from daskps.run.events import Turn
 from daskps.run.ledger import Ledger
 from daskps.server.shard import Frozen, ServerSpec
 from daskps.server.slot import in_key_order
 
+logger = logging.getLogger("daskps")
+
 VERSION = 1
 BATCH = 64 * 2**20
 """Bytes that are moved to or from the store in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Where cuts go, and how many are kept."""
+
+    store: str
+    fingerprint: str
+    """Describes the model's settings, for the manifest."""
+    keep: int = 2
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +174,23 @@ def published(store: str) -> list[str]:
     return sorted(names, reverse=True)
 
 
+def usable(store: str, clocks: Mapping[int, int]) -> list[str]:
+    """Return the cuts to go back to from `clocks`, newest first.
+
+    One that is ahead was published while another loss took the run back behind it.
+    """
+    found = []
+    for cut in published(store):
+        try:
+            then = read_manifest(store, cut).clocks
+        except CheckpointError as error:
+            logger.warning("%s", error)
+            continue
+        if all(c <= clocks[p] for p, c in enumerate(then)):
+            found.append(cut)
+    return found
+
+
 def prune(store: str, cut: str, keep: int) -> None:
     """Delete all but the new `cut` and the ``keep - 1`` published ones before it.
 
@@ -271,6 +304,7 @@ def ledger_to_builtins(ledger: Ledger) -> dict[str, Any]:
     return {
         "parts": [[c, p, m] for c, e in ledger.parts.items() for p, m in e.items()],
         "evaluations": list(ledger.evaluations.items()),
+        "turns": [[c, *dataclasses.astuple(turn)] for c, turn in ledger.turns.items()],
         "recoveries": [list(r) for r in ledger.recoveries],
     }
 
@@ -281,5 +315,6 @@ def ledger_from_builtins(raw: Mapping[str, Any], clocks_per_pass: int) -> Ledger
     for clock, partition, metrics in raw["parts"]:
         ledger.parts.setdefault(clock, {})[partition] = dict(metrics)
     ledger.evaluations = {int(c): float(x) for c, x in raw["evaluations"]}
+    ledger.turns = {int(c): Turn(*turn) for c, *turn in raw.get("turns", ())}
     ledger.recoveries = [(int(c), float(s)) for c, s in raw["recoveries"]]
     return ledger

@@ -38,13 +38,16 @@ class Coordinator:
     running: dict[int, _Running] = field(default_factory=dict)
     ended: str | None = None
     _busy: str | None = None
-    """What keeps tasks from starting: ``freezing``, ``evaluating`` or ``recovering``."""
+    """What keeps tasks from starting: ``turning``, ``freezing``, ``evaluating``, ``recovering``."""
     _unsure: set[int] = field(default_factory=set)
     """Partitions whose task ended without success: some shards may have counted its push, so it
     must be done again before a cut, and before the end."""
     _ahead: dict[int, int] = field(default_factory=dict)
     """Clocks that some shards hold already while they are done again for those that lost them: a
     cut must not fall between."""
+    _want_turn: bool = False
+    _turn: int = 0
+    """Number of the newest turn of the model."""
     _want_cut: bool = False
     _want_evaluation: bool = False
     _writing: str | None = None
@@ -76,6 +79,9 @@ class Coordinator:
         self._safe = self.min_clock if clocks is not None else None
         if self.min_clock == self._pass * policy.clocks_per_pass:
             self._judge()  # a run that had stalled is over
+        last = self.ledger.turns.get(self.min_clock)
+        if last is not None and last.converged:
+            self._stop_soon("tol")
         return self
 
     @property
@@ -108,6 +114,8 @@ class Coordinator:
                 actions = []  # still wanted: tried again once all is quiet
                 if self._busy == "evaluating":
                     self._busy = None
+            case ev.TurnTaken() | ev.TurnFailed():
+                actions = self._turned(event)
             case ev.StopRequested(reason):
                 actions = self._stop_soon(reason)
             case ev.WorkerJoined():
@@ -126,7 +134,7 @@ class Coordinator:
         whole = all(self.clocks[p] >= c for p, c in self._ahead.items())
         due = self._want_cut and whole
         cut_now = due and (self._writing is None or self.min_clock >= self.target)
-        if cut_now or self._want_evaluation:
+        if self._want_turn or cut_now or self._want_evaluation:
             again = self._admit(self._unsure)
             return again if again or self.running else self._quiet()
         if self.min_clock >= self.target:
@@ -151,7 +159,10 @@ class Coordinator:
         return ev.Launch(self._tokens, partition, clock, copy_of)
 
     def _quiet(self) -> list[ev.Action]:
-        """Nothing runs: take the evaluation or the cut that waited for it."""
+        """Nothing runs: take the turn, the evaluation or the cut that waited for it."""
+        if self._want_turn:  # first: the clock is not over without it
+            self._busy, self._turn = "turning", self._turn + 1
+            return [ev.TakeTurn(self._turn, self.min_clock)]
         if self._want_evaluation:
             # before the cut, which then holds its outcome: a resumed run stops where this one does
             self._busy = "evaluating"
@@ -211,6 +222,7 @@ class Coordinator:
     def _clock_over(self) -> None:
         """Decide what the clock that every partition has now finished brings about."""
         self._recoveries = 0
+        self._want_turn = self.policy.takes_turns
         every = self.policy.checkpoint_clocks
         if every and self.min_clock - self._last_cut[1] >= every:
             self._want_cut = True
@@ -305,6 +317,23 @@ class Coordinator:
         self._judge()
         return []
 
+    def _turned(self, event: ev.TurnTaken | ev.TurnFailed) -> list[ev.Action]:
+        if self._busy != "turning" or event.number != self._turn:
+            return []  # a loss came between: what was done is taken back
+        self._busy = None
+        match event:
+            case ev.TurnFailed(_, error):  # tried again, unless that is hopeless
+                key = (-1, self.min_clock, False)
+                self._failures[key] = self._failures.get(key, 0) + 1
+                if self._failures[key] >= self.policy.max_attempts:
+                    return self._fail(error)
+            case ev.TurnTaken(_, turn):
+                self._want_turn = False
+                self.ledger.turned(self.min_clock, turn)
+                if turn.converged:
+                    self._stop_soon("tol")
+        return []
+
     def _lost(self, shards: tuple[int, ...]) -> list[ev.Action]:
         self._recoveries += 1
         if self._recoveries > self.policy.max_recoveries:
@@ -358,6 +387,7 @@ class Coordinator:
             self.ledger.rewind(self.clocks)
             self._pass = self.min_clock // self.policy.clocks_per_pass
             self._want_cut = self._want_evaluation = False
+            self._want_turn = False  # a cut is taken after the turn of its clock
             self._safe = None if event.cut is None else self.min_clock
             if self._stop == "tol":
                 self._stop, self.target = None, self.policy.n_clocks

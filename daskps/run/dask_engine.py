@@ -22,9 +22,10 @@ from daskps.data import Dataset
 from daskps.errors import RunFailed, RunTimeout, ShardLost
 from daskps.run import dask_worker
 from daskps.run import events as ev
+from daskps.run.checkpoint import Checkpoints
 from daskps.run.dask_calls import Caller
 from daskps.run.dask_hub import DaskpsScheduler, Hub, expel, shard_key
-from daskps.run.engine import PING, Checkpoints, ControlCall, Engine
+from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
 from daskps.run.task import mean_metrics

@@ -7,13 +7,14 @@ a shard is made, how it is called, and where tasks run.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import queue
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 from daskps.errors import CheckpointError, RunFailed, ShardLost, StaleLayout
 from daskps.run import checkpoint
 from daskps.run import events as ev
+from daskps.run.checkpoint import Checkpoints
 from daskps.run.ledger import Ledger
-from daskps.run.plan import Plan
+from daskps.run.plan import Conducted, Plan
 from daskps.run.state import State
 from daskps.server.client import merge_values
 from daskps.server.functions import FUNCTIONS
@@ -36,18 +38,10 @@ VALUES = 64 * 2**20
 """Bytes of a range table's parameters that are on their way to the driver at a time."""
 SLOWEST = 10e6
 """Bytes a second that a store or a network moves at the least."""
+SCAN = 200e6
+"""Bytes a second that a server function goes through at the least."""
 PING = 5.0
 """Seconds in which a shard that is under suspicion must answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoints:
-    """Where cuts go, and how many are kept."""
-
-    store: str
-    fingerprint: str
-    """Describes the model's settings, for the manifest."""
-    keep: int = 2
 
 
 ControlCall = tuple[ShardRef, str, Mapping[str, Any]]
@@ -132,6 +126,8 @@ class Engine(ABC):
                 self._freeze(cut, clocks, checkpoint.ledger_to_builtins(ledger))
             case ev.Evaluate(clock):
                 self._evaluate(clock)
+            case ev.TakeTurn(number, clock):
+                self._take_turn(number, clock, ledger)
             case ev.Recover():
                 self._recover(action)
             case ev.Finish() | ev.Fail():
@@ -158,9 +154,7 @@ class Engine(ABC):
 
     def reduce(self, function: str, **params: Any) -> float:
         """Run a server function on every shard and merge the parts in slot order."""
-        answers = self._all("apply", function=function, params=params)
-        parts = {slot: x for a in answers.values() for slot, x in a.items()}
-        return FUNCTIONS[function].merge([parts[s] for s in sorted(parts)])
+        return float(self._apply(function, params, None))
 
     def stats(self) -> dict[int, Stats]:
         """Return what each shard holds and has done."""
@@ -215,13 +209,17 @@ class Engine(ABC):
         return None if self.checkpoints is None else self.checkpoints.store
 
     @property
-    def _bulk_timeout(self) -> float:
-        """Seconds in which every shard must have moved all of its rows."""
-        sizes = (
+    def _nbytes(self) -> int:
+        """Bytes of all range tables."""
+        return sum(
             t.n_rows * t.width * t.updater.n_fields * t.updater.dtype.itemsize
             for t in self.plan.server.tables
         )
-        return self.recovery_timeout + sum(sizes) / SLOWEST
+
+    @property
+    def _bulk_timeout(self) -> float:
+        """Seconds in which every shard must have moved all of its rows."""
+        return self.recovery_timeout + self._nbytes / SLOWEST
 
     def _all(self, operation: str, *, within: float | None = None, **kwargs: Any) -> dict[int, Any]:
         refs = self.layout.refs
@@ -234,6 +232,32 @@ class Engine(ABC):
         if isinstance(error, StaleLayout):
             return ev.TaskFailed(token, "stale", error)
         return ev.TaskFailed(token, "lost" if isinstance(error, ShardLost) else "error", error)
+
+    def _apply(self, function: str, params: Mapping[str, Any], once: tuple[int, int] | None) -> Any:
+        within = self.plan.call_timeout + self._nbytes / SCAN
+        call = {"function": function, "params": params, "once": once}
+        answers = self._all("apply", within=within, generation=self.layout.generation, **call)
+        parts = {slot: x for a in answers.values() for slot, x in a.items()}
+        return FUNCTIONS[function].merge([parts[s] for s in sorted(parts)])
+
+    def _take_turn(self, number: int, clock: int, ledger: Ledger) -> None:
+        calls = itertools.count()
+
+        def server(function: str, **params: Any) -> Any:
+            # a repeated turn makes the same calls, which shards that have answered only look up
+            return self._apply(function, params, (clock, next(calls)))
+
+        model, last = self.plan.model, ledger.turns.get(clock - 1)
+        before = None if last is None else last.state
+        assert isinstance(model, Conducted), model
+        try:
+            turn = model.take_turn(server, ledger.sums(clock - 1), before)
+        except (ShardLost, StaleLayout, TimeoutError) as error:
+            failed = ev.TurnFailed(number, error)
+            # looked for when it is read: by then the news of a loss may have come by itself
+            self._inbox.put(lambda: self.silent() or failed)
+        else:
+            self.post(ev.TurnTaken(number, turn))
 
     def _freeze(self, cut: str, clocks: ev.Clocks, ledger: dict[str, Any]) -> None:
         assert self.checkpoints is not None
@@ -301,7 +325,9 @@ class Engine(ABC):
     def _recover(self, action: ev.Recover) -> None:
         start = time.monotonic()
         lost, down = set(action.shards), set(action.shards)
-        cuts = self._usable_cuts(action.clocks)
+        cuts: list[str | None] = [None]  # the beginning
+        if self._store is not None:
+            cuts = [*checkpoint.usable(self._store, action.clocks), None]
         while time.monotonic() - start < self.recovery_timeout:
             while hung := self.silent(lost):  # news of them comes late or never
                 lost |= set(hung.shards)
@@ -332,24 +358,6 @@ class Engine(ABC):
                 )
             )
         )
-
-    def _usable_cuts(self, clocks: ev.Clocks) -> list[str | None]:
-        """Return the cuts to go back to, newest first; None stands for the beginning.
-
-        One that is ahead was published while another loss took the run back behind it.
-        """
-        if self._store is None:
-            return [None]
-        usable: list[str | None] = []
-        for cut in checkpoint.published(self._store):
-            try:
-                then = checkpoint.read_manifest(self._store, cut).clocks
-            except CheckpointError as error:
-                logger.warning("%s", error)
-                continue
-            if all(c <= clocks[p] for p, c in enumerate(then)):
-                usable.append(cut)
-        return [*usable, None]
 
     def _stand_up(
         self, lost: set[int], action: ev.Recover, cut: str | None

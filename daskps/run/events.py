@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Clocks = Mapping[int, int]
 """Finished clocks of each partition."""
@@ -107,6 +107,35 @@ class EvaluationFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What a model did to its tables between two clocks (`daskps.run.plan.Conducted`)."""
+
+    state: Mapping[str, Any]
+    """What its next turn must know: numbers, texts, lists and mappings of them, as JSON has."""
+    figures: Mapping[str, float]
+    """For the history."""
+    converged: bool = False
+    """Whether training is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnTaken:
+    """The model has acted on the tables: the next clock may begin."""
+
+    number: int
+    """Of the `TakeTurn` that this answers."""
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFailed:
+    """The model could not act on every shard; what some have done they will not do again."""
+
+    number: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The user (Ctrl-C, a callback) wants to end at the next common clock."""
 
@@ -132,6 +161,8 @@ Event = (
     | CutFailed
     | Evaluated
     | EvaluationFailed
+    | TurnTaken
+    | TurnFailed
     | StopRequested
     | Tick
 )
@@ -173,6 +204,14 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeTurn:
+    """Let the model act on the tables, after `clock` finished clocks and with nothing running."""
+
+    number: int
+    clock: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recover:
     """Place the lost shards again, at the newest cut that is not ahead of `clocks`."""
 
@@ -199,4 +238,4 @@ class Fail:
     error: BaseException
 
 
-Action = Launch | Abandon | FreezeCut | Evaluate | Recover | Finish | Fail
+Action = Launch | Abandon | FreezeCut | Evaluate | TakeTurn | Recover | Finish | Fail

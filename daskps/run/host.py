@@ -7,6 +7,7 @@ from typing import Any
 
 from daskps.errors import ShardLost
 from daskps.run import checkpoint
+from daskps.server.functions import Partial
 from daskps.server.layout import ShardRef
 from daskps.server.messages import Stats
 from daskps.server.shard import Frozen, ServerSpec, Shard
@@ -47,9 +48,15 @@ class ShardHost:
         assert operation in self.OPERATIONS, operation
         return getattr(self, operation)(**message)
 
-    def apply(self, function: str, params: Mapping[str, Any]) -> dict[int, float]:
+    def apply(
+        self,
+        function: str,
+        params: Mapping[str, Any],
+        generation: int,
+        once: tuple[int, int] | None,
+    ) -> dict[int, Partial]:
         """See `Shard.apply`."""
-        return self.shard.apply(function, **params)
+        return self.shard.apply(function, params, generation=generation, once=once)
 
     def values(self, table: str, slots: Sequence[int] | None = None) -> Any:
         """See `Shard.values`."""

@@ -16,7 +16,8 @@ from dask.utils import format_bytes
 from daskps.data import Dataset, Partition
 from daskps.errors import NotEnoughMemory, ShardLost
 from daskps.run import events as ev
-from daskps.run.engine import Checkpoints, ControlCall, Engine
+from daskps.run.checkpoint import Checkpoints
+from daskps.run.engine import ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan, Prepared
 from daskps.run.task import mean_metrics, run_evaluation, run_task

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from daskps.data import Dataset
 from daskps.errors import CheckpointError, ShardLost
 from daskps.run import checkpoint
+from daskps.run.checkpoint import Checkpoints
 from daskps.run.coordinator import Coordinator
 from daskps.run.driver import Listener, drive
-from daskps.run.engine import Checkpoints, Engine
+from daskps.run.engine import Engine
 from daskps.run.inprocess import InProcessEngine
 from daskps.run.ledger import Ledger
-from daskps.run.plan import Model, Plan
+from daskps.run.plan import Conducted, Model, Plan
 from daskps.run.policy import Policy, staleness_of
 from daskps.run.state import State
 from daskps.server.shard import ServerSpec
@@ -95,6 +96,11 @@ def run_training(
         If training could not go on.
     """
     staleness = staleness_of(options.consistency, options.staleness)
+    if staleness and isinstance(model, Conducted):
+        raise ValueError(
+            f"consistency={options.consistency!r} with {type(model).__name__}, which acts between "
+            "clocks that are common to everybody; expected consistency='bsp'."
+        )
     spec = ServerSpec(model.tables(), N_SLOTS, dataset.n_partitions, staleness)
     rows = tuple(int(n) for n in dataset.partition_rows)
     plan = Plan(uuid.uuid4().hex[:12], model, spec, options.clocks_per_pass, rows)
@@ -115,8 +121,10 @@ def run_training(
         while True:
             reason = drive(engine, coordinator, options.listeners, lost=lost)
             try:
-                values = {t.name: engine.values(t.name) for t in spec.tables}
-                state = engine.state() if keep_state else None
+                values = {name: engine.values(name) for name in _results(model)}
+                # what a conducted model keeps beside its results says nothing to another run
+                keeps = keep_state and not isinstance(model, Conducted)
+                state = engine.state() if keeps else None
                 break
             except ShardLost:  # the result is lost with it: go back to a cut, or begin again
                 if (lost := engine.silent()) is None:
@@ -126,9 +134,16 @@ def run_training(
     return Outcome(reason, coordinator.min_clock, values, coordinator.ledger, state)
 
 
+def _results(model: Model) -> tuple[str, ...]:
+    if isinstance(model, Conducted):
+        return model.results
+    return tuple(t.name for t in model.tables())
+
+
 def _policy(
     options: RunOptions, plan: Plan, n_shards: int, staleness: float, evaluate: bool
 ) -> Policy:
+    conducted = isinstance(plan.model, Conducted)
     every = options.checkpoint_every if options.checkpoint is not None else None
     if options.checkpoint is not None and every is None:
         every = plan.clocks_per_pass
@@ -141,7 +156,9 @@ def _policy(
         checkpoint_clocks=every if isinstance(every, int) else None,
         checkpoint_seconds=parse_timedelta(every) if isinstance(every, str) else None,
         evaluate=evaluate,
-        tol=options.tol,
+        takes_turns=conducted,
+        # what a conducted model evaluates may be a point that it gives up: it judges by itself
+        tol=None if conducted and not evaluate else options.tol,
         n_iter_no_change=options.n_iter_no_change,
     )
 

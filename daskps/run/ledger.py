@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from daskps.run.events import Turn
+
 
 @dataclass(slots=True)
 class Ledger:
@@ -26,6 +28,8 @@ class Ledger:
     """clock -> partition -> figures."""
     evaluations: dict[int, float] = field(default_factory=dict)
     """clock -> loss on the held-out dataset."""
+    turns: dict[int, Turn] = field(default_factory=dict)
+    """finished clocks -> what the model did then, for those that act between clocks."""
     recoveries: list[tuple[int, float]] = field(default_factory=list)
     """(clock at the loss, seconds until all shards stood again); survives a roll-back."""
 
@@ -52,6 +56,15 @@ class Ledger:
         """Note the loss on the held-out dataset."""
         self.evaluations[clock] = loss
 
+    def turned(self, clock: int, turn: Turn) -> None:
+        """Note what the model did after `clock` finished clocks."""
+        self.turns[clock] = turn
+
+    def sums(self, clock: int) -> dict[str, float]:
+        """Return the figures of a clock, summed in the order of partitions."""
+        entries = [m for _, m in sorted(self.parts[clock].items())]
+        return {name: sum(m[name] for m in entries) for name in entries[0]}
+
     def recovered(self, clock: int, seconds: float) -> None:
         """Note a recovery."""
         self.recoveries.append((clock, seconds))
@@ -71,6 +84,7 @@ class Ledger:
         self.parts = {c: entry for c, entry in kept.items() if entry}
         low = min(clocks.values())
         self.evaluations = {c: loss for c, loss in self.evaluations.items() if c <= low}
+        self.turns = {c: turn for c, turn in self.turns.items() if c <= low}
 
     def stalled(self, tol: float, patience: int) -> bool:
         """Return whether the last `patience` losses all missed the best before by `tol`."""
@@ -118,4 +132,7 @@ class Ledger:
         if self.evaluations:
             after = [self.evaluations.get(c + 1, math.nan) for c in clocks]
             data["eval_loss"] = ("clock", after, {"long_name": "loss on the held-out dataset"})
+        for name in sorted({n for turn in self.turns.values() for n in turn.figures}):
+            turns = [self.turns.get(c + 1) for c in clocks]
+            data[name] = ("clock", [math.nan if t is None else t.figures[name] for t in turns])
         return xr.Dataset(data, coords={"clock": clocks})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import DTypeLike, NDArray
 
 from daskps.data import Partition
+from daskps.run.events import Turn
 from daskps.server.keys import KeySet
 from daskps.server.shard import ServerSpec
 from daskps.server.tables import Placement, TableSpec
@@ -65,6 +66,46 @@ class Model(Protocol):
 
     def evaluate(self, data: Any, server: StepServer) -> Mapping[str, float]:
         """Return the sums ``loss`` and ``samples`` over prepared rows, pushing nothing."""
+        ...
+
+
+class ServerFunctions(Protocol):
+    """Server functions, run on every shard once a turn and call, however often that is repeated."""
+
+    def __call__(self, function: str, **params: Any) -> Any:
+        """Return what the slots' parts merge to; see `daskps.server.functions`."""
+        ...
+
+
+@runtime_checkable
+class Conducted(Model, Protocol):
+    """A model that acts on its tables after each clock, by server functions; BSP only.
+
+    Its turns run in the driver, which sees what functions return: never the tables themselves.
+    """
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Tables that hold the result; the others never leave the shards."""
+        ...
+
+    def take_turn(
+        self, server: ServerFunctions, sums: Mapping[str, float], before: Mapping[str, Any] | None
+    ) -> Turn:
+        """Act on the tables after a clock.
+
+        It is repeated when a shard did not answer, and then must call the same functions: the
+        result must depend on the arguments alone.
+
+        Parameters
+        ----------
+        server
+            Runs server functions.
+        sums
+            Figures of the clock's steps, summed over partitions.
+        before
+            State of the turn before; None in the first.
+        """
         ...
 
 

@@ -21,6 +21,8 @@ class Policy:
     checkpoint_seconds: float | None = None
     evaluate: bool = False
     """Evaluate the held-out dataset after each pass."""
+    takes_turns: bool = False
+    """Let the model act on the tables after each clock; BSP only."""
     tol: float | None = None
     """Stop when the loss of a pass is not better than the best by this much ..."""
     n_iter_no_change: int = 2

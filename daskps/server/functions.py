@@ -7,16 +7,21 @@ in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from daskps.server import _quasi_newton
 from daskps.server.slot import TableSlot
 
-Partial = float
+Partial = float | NDArray[np.float64]
 Tables = Mapping[str, TableSlot]
+F32 = NDArray[np.float32]
+Vectors = tuple[F32, F32, F32, F32, F32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class ServerFunction:
 
     partial: Callable[..., Partial]
     """Called with (tables of one slot, samples seen, **params)."""
-    merge: Callable[[list[Partial]], float]
+    merge: Callable[[list[Any]], Any]
     """Called with the partial results in slot order."""
 
 
@@ -66,10 +71,77 @@ def _axpy(tables: Tables, T: float, *, a: float, table: str, into: str) -> Parti
     return float(len(x))
 
 
+class Block(msgspec.Struct, frozen=True):
+    """Tables of one group of parameters that L-BFGS works on, and their penalty.
+
+    See `daskps.server._quasi_newton` for what is in them; all but `memory` are of one shape.
+    """
+
+    iterate: str
+    trial: str
+    gradient: str
+    curvature: str
+    memory: str
+    """As wide as a row, times 2 + 2 x pairs."""
+    l2: float
+    l1: float
+
+    def of(self, tables: Tables) -> Vectors:
+        """Return x0, x, g, h, (m, width) each, and memory, of one slot, to be read."""
+        names = (self.iterate, self.trial, self.gradient, self.curvature)
+        x0, x, g, h = (tables[t].rows[:, 0] for t in names)
+        return x0, x, g, h, tables[self.memory].rows.reshape(*x.shape, -1)
+
+    def to_write(self, tables: Tables) -> Vectors:
+        """Return the same with the iterate, the trial point and memory to be changed in place."""
+        for name in (self.iterate, self.trial, self.memory):
+            tables[name].writable()
+        return self.of(tables)
+
+
+def _lbfgs_measure(
+    tables: Tables, T: float, *, blocks: Sequence[Block], n: float, pairs: int
+) -> Partial:
+    """Return the products of `daskps.server._quasi_newton.measure`, over all blocks."""
+    out = np.zeros(_quasi_newton.N_SUMS + 4 * pairs)
+    for b in _present(blocks, tables):
+        _quasi_newton.measure(*b.of(tables), n, b.l2, b.l1, out)
+    return out
+
+
+def _lbfgs_move(
+    tables: Tables,
+    T: float,
+    *,
+    blocks: Sequence[Block],
+    n: float,
+    accept: bool,
+    pair: int,
+    coefficients: NDArray[np.float64] | None,
+    length: float,
+) -> Partial:
+    """Accept the trial point or not, turn into a new direction if there is one, and step."""
+    for b in _present(blocks, tables):
+        x0, x, g, h, memory = b.to_write(tables)
+        rule = (n, b.l2, b.l1)
+        if accept:
+            _quasi_newton.advance(x0, x, g, h, memory, *rule, pair)
+        if coefficients is not None:
+            _quasi_newton.turn(x0, h, memory, *rule, coefficients)
+        _quasi_newton.step(x0, x, h, memory, *rule, length)
+    return 0.0
+
+
+def _present(blocks: Sequence[Block], tables: Tables) -> list[Block]:
+    return [b for b in blocks if b.iterate in tables]  # small tables have no rows in most slots
+
+
 FUNCTIONS: dict[str, ServerFunction] = {
     "norm1": ServerFunction(_norm1, sum),
     "norm2": ServerFunction(_norm2_squared, lambda parts: float(np.sqrt(sum(parts)))),
     "dot": ServerFunction(_dot, sum),
     "count_nonzero": ServerFunction(_count_nonzero, sum),
     "axpy": ServerFunction(_axpy, sum),
+    "lbfgs_measure": ServerFunction(_lbfgs_measure, sum),
+    "lbfgs_move": ServerFunction(_lbfgs_move, sum),
 }

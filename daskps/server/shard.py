@@ -86,6 +86,7 @@ class Shard:
         self._waiting: dict[int, Push] = {}
         self._folded: list[float] = []
         self._frozen: dict[str, Frozen] = {}
+        self._answers: dict[tuple[int, int], dict[int, Partial]] = {}
         self._counts = {"pulls": 0, "pushes": 0, "duplicates": 0}
         self._lock = threading.RLock()
 
@@ -211,11 +212,30 @@ class Shard:
 
     # -- control -----------------------------------------------------------------------------
 
-    def apply(self, function: str, **params: Any) -> dict[int, Partial]:
+    def apply(
+        self,
+        function: str,
+        params: Mapping[str, Any],
+        *,
+        generation: int | None = None,
+        once: tuple[int, int] | None = None,
+    ) -> dict[int, Partial]:
         """Run a server function and return its partial result of each slot.
+
+        Parameters
+        ----------
+        function, params
+            One of `daskps.server.functions.FUNCTIONS`, and its parameters.
+        generation
+            Of the layout that the caller goes by; None goes by the shard's own.
+        once
+            (clock, number) of the call: one that comes again is not run again, and has the same
+            answer. Answers are kept until a call of another clock.
 
         Raises
         ------
+        StaleLayout
+            If `generation` is another one than the shard's: the tables may have gone back since.
         ValueError
             If there is no such function.
         """
@@ -225,7 +245,11 @@ class Shard:
             )
         self._check_tables([params[n] for n in ("table", "other", "into") if n in params])
         with self._lock:
-            return {
+            if generation is not None:
+                self._check_generation(generation)
+            if once is not None and once in self._answers:
+                return self._answers[once]
+            answer = {
                 s: FUNCTIONS[function].partial(
                     {name: t[s] for name, t in self._tables.items() if s in t},
                     self.samples,
@@ -233,6 +257,11 @@ class Shard:
                 )
                 for s in self._slots
             }
+            if once is not None:
+                assert not self._folded, "a function that is run once needs a quiet shard"
+                self._answers = {k: x for k, x in self._answers.items() if k[0] == once[0]}
+                self._answers[once] = answer
+            return answer
 
     def _check_tables(self, names: Sequence[str]) -> None:
         if unknown := sorted(set(names) - set(self._tables)):
@@ -286,6 +315,7 @@ class Shard:
             self._waiting.clear()
             self._folded.clear()
             self._frozen.clear()
+            self._answers.clear()
             for name, place in self._placements.items():
                 for s in self._tables[name]:
                     if tables is None:

@@ -126,7 +126,7 @@ class TableSlot:
         updater, idx, total = self.spec.updater, self._gathered.idx, self._gathered.total
         self._gathered = Gathered()
         if total is not None:
-            updater.commit(self._writable(), idx, total, T, R)
+            updater.commit(self.writable(), idx, total, T, R)
         elif not updater.shrinks:
             return
         if not updater.shrinks:
@@ -135,7 +135,7 @@ class TableSlot:
             self._live = None
             return
         idx = np.empty(0, np.uint32) if idx is None else idx
-        updater.shrink(self._writable(), self._live, idx, R)
+        updater.shrink(self.writable(), self._live, idx, R)
         self._live = self._sparse(None if self._live is None else united(self._live, idx))
 
     def _touched(self) -> Index:
@@ -149,7 +149,7 @@ class TableSlot:
 
     def apply(self, idx: Index, push: Rows, T: float, R: float) -> None:
         """Apply one push at once."""
-        self.spec.updater.apply(self._writable(), idx, push, T, R)
+        self.spec.updater.apply(self.writable(), idx, push, T, R)
 
     def values(self, T: float) -> Rows:
         """Return the parameters themselves, shape (rows, width), in order of positions or keys."""
@@ -175,7 +175,8 @@ class TableSlot:
         self.rows = self._room = rows
         self._gathered, self._live, self._shared = Gathered(), self._touched(), False
 
-    def _writable(self) -> Rows:
+    def writable(self) -> Rows:
+        """Return the rows to be changed in place; a copy of them if a cut keeps them."""
         if self._shared:
             self.rows, self._shared = self.rows.copy(), False
             self._room = self.rows

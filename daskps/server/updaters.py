@@ -121,6 +121,28 @@ class Add(msgspec.Struct, frozen=True, tag=True):
         return rows[:, 0].copy()
 
 
+class Total(Add, frozen=True, tag=True):
+    """The sum of what was pushed in the last clock, and nothing older: a gradient, say.
+
+    Fields of a row: the sum. Without a barrier (SSP, ASP) it is the last push.
+    """
+
+    @property
+    def shrinks(self) -> bool:
+        return True  # to nothing
+
+    def shrink(self, rows: Array, idx: Index, but: Array, R: float) -> None:
+        kept = rows[but]
+        rows[slice(None) if idx is None else idx] = 0
+        rows[but] = kept
+
+    def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
+        rows[slice(None) if idx is None else idx] = acc
+
+    def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
+        rows[slice(None) if idx is None else idx] = push
+
+
 class _Local(msgspec.Struct, frozen=True):
     """What the rules for local steps share: float32 rows that begin with value and n."""
 
@@ -290,7 +312,7 @@ class FTRL(_Local, frozen=True, tag=True):
         return out
 
 
-AnyUpdater = Add | SGD | AdaGrad | FTRL
+AnyUpdater = Add | Total | SGD | AdaGrad | FTRL
 
 
 def _rates(updater: AdaGrad | FTRL) -> tuple[Any, Any, Any, Any]:

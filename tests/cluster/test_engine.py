@@ -19,6 +19,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from cluster_tools import (
+    CONDUCTED,
     PATIENCE,
     Recorder,
     assert_clean,
@@ -84,6 +85,9 @@ def test_bsp_has_the_same_bits_on_any_number_of_workers_and_shards(
     async def run(s: Scheduler, *workers: Worker) -> None:
         outcome = await in_thread(s.address, lambda c: train(c, "bsp", n_shards=n_shards))
         assert bits(outcome) == bits(calm())
+        run = {**CONDUCTED, "n_shards": n_shards}
+        outcome = await in_thread(s.address, lambda c: train(c, "bsp", **run))
+        assert bits(outcome) == bits(calm(**CONDUCTED))
         await assert_empty(s, *workers)
 
     run()

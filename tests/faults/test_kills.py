@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cluster_tools import (
+    CONDUCTED,
     Farm,
     Recorder,
     assert_clean,
@@ -63,6 +64,19 @@ def test_a_shard_holder_dies(tmp_path: Path, consistency: str, nanny: bool) -> N
     assert recovered.cut is not None
     assert kill.at is not None
     assert seen.pause_after(kill.at) < RESUMED
+
+
+@pytest.mark.parametrize("moment", [ev.TaskDone, ev.TakeTurn])
+def test_a_shard_holder_dies_while_a_model_acts_between_clocks(
+    tmp_path: Path, moment: type
+) -> None:
+    seen = Recorder()
+    with Farm(2, tmp_path) as farm:
+        kill = at(moment, lambda: farm.kill(farm.holders()[0]), nth=7)
+        outcome = train(farm.client, "bsp", seen, kill, **CONDUCTED, **checkpointed(tmp_path))
+        assert_clean(farm.scheduler)
+    assert bits(outcome) == bits(calm(**CONDUCTED))
+    assert seen.of(ev.Recovered)
 
 
 def test_a_worker_without_a_shard_dies_and_nothing_goes_back(tmp_path: Path) -> None:

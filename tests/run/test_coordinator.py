@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world import World, calm, policy
+from world import TURN, World, calm, policy
 
 from daskps.errors import NonFinitePush, RunFailed, RunTimeout
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
+from daskps.run.ledger import Ledger
 from daskps.run.policy import Policy, staleness_of
 
 POLICIES = st.builds(
@@ -27,10 +28,21 @@ POLICIES = st.builds(
     evaluate=st.booleans(),
     tol=st.sampled_from([None, 0.01]),
 )
+TURNING = st.builds(
+    Policy,
+    n_partitions=st.integers(1, 3),
+    n_shards=st.integers(1, 3),
+    n_clocks=st.integers(1, 7),
+    takes_turns=st.just(True),
+    checkpoint_clocks=st.sampled_from([None, 1, 2]),
+    evaluate=st.booleans(),
+)
 
 
 @settings(max_examples=300)
-@given(POLICIES, st.lists(st.integers(0, 16 * 24 - 1), min_size=60, max_size=240))
+@given(
+    st.one_of(POLICIES, TURNING), st.lists(st.integers(0, 16 * 24 - 1), min_size=60, max_size=240)
+)
 def test_any_run_ends_with_everything_done_once(policy: Policy, choices: list[int]) -> None:
     world = World(policy)
     for choice in choices:
@@ -40,6 +52,8 @@ def test_any_run_ends_with_everything_done_once(policy: Policy, choices: list[in
     assert coordinator.ended in ("max_iter", "tol", "interrupted"), world.failed
     if coordinator.ended == "max_iter":
         assert coordinator.min_clock == policy.n_clocks
+    if policy.takes_turns and coordinator.ended == "tol":
+        assert coordinator.min_clock == 5  # where the turns of `World` converge
     for shard in world.shards:
         if shard.alive and not shard.partial:
             assert shard.counted == {p: set(range(c)) for p, c in coordinator.clocks.items()}
@@ -191,6 +205,41 @@ def test_the_user_stops_a_run_that_also_stalls_and_rolls_back() -> None:
     assert isinstance(cut, ev.FreezeCut)
     coordinator.handle(ev.CutFailed(cut.cut, OSError()))
     assert (coordinator.ended, coordinator.min_clock) == ("interrupted", 3)
+
+
+def test_a_turn_comes_before_all_else_and_training_waits_for_it() -> None:
+    settings = {"n_partitions": 2, "takes_turns": True, "evaluate": True, "checkpoint_clocks": 1}
+    coordinator = Coordinator.start(policy(**settings))
+    coordinator.handle(ev.Tick(1.0))
+    finish(coordinator, 0)
+    assert finish(coordinator, 1) == [ev.TakeTurn(1, 1)]
+    assert coordinator.handle(ev.Tick(99.0)) == []
+    assert coordinator.handle(ev.TurnTaken(9, TURN)) == []  # of a time that was taken back
+    assert coordinator.handle(ev.TurnTaken(1, TURN)) == [ev.Evaluate(1)]
+    assert coordinator.ledger.turns == {1: TURN}
+    (cut,) = coordinator.handle(ev.Evaluated(1, {"loss": 1.0}))
+    assert isinstance(cut, ev.FreezeCut)
+    assert launched(coordinator.handle(ev.CutFrozen(cut.cut))) == [(0, 1), (1, 1)]
+
+
+def test_a_turn_that_fails_is_taken_again_and_at_last_its_error_ends_the_run() -> None:
+    coordinator = Coordinator.start(policy(n_partitions=1, takes_turns=True, max_attempts=3))
+    coordinator.handle(ev.Tick(1.0))
+    error = TimeoutError("slow")
+    assert finish(coordinator, 0) == [ev.TakeTurn(1, 1)]
+    assert coordinator.handle(ev.TurnFailed(1, error)) == [ev.TakeTurn(2, 1)]
+    assert coordinator.handle(ev.TurnFailed(1, error)) == []  # told twice
+    assert coordinator.handle(ev.TurnFailed(2, error)) == [ev.TakeTurn(3, 1)]
+    assert coordinator.handle(ev.TurnFailed(3, error)) == [ev.Fail(error)]
+
+
+def test_a_run_that_had_converged_is_over_when_it_is_resumed() -> None:
+    ledger = Ledger(1)
+    for p in range(3):
+        ledger.add(0, p, 0, {"loss": 1.0, "samples": 1.0}, 0.0)
+    ledger.turned(1, ev.Turn({}, {}, converged=True))
+    coordinator = Coordinator.start(policy(takes_turns=True), dict.fromkeys(range(3), 1), ledger)
+    assert coordinator.handle(ev.Tick(1.0)) == [ev.Finish("tol")]
 
 
 @pytest.mark.parametrize("evaluate", [False, True])

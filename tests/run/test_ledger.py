@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from daskps.run.checkpoint import ledger_from_builtins, ledger_to_builtins
+from daskps.run.events import Turn
 from daskps.run.ledger import Ledger
 
 
@@ -22,6 +23,8 @@ def two_passes() -> Ledger:
     ledger.evaluated(2, 7.0)
     ledger.evaluated(4, 6.0)
     ledger.recovered(3, 1.5)
+    for clock in range(1, 5):
+        ledger.turned(clock, Turn({"step": [clock, 0.5]}, {"objective": 8.0 - clock}))
     return ledger
 
 
@@ -34,6 +37,7 @@ def test_history_holds_means_and_sums_by_clock() -> None:
     np.testing.assert_array_equal(history["pulled_bytes"], [10] * 4)
     np.testing.assert_array_equal(history["staleness"], [1] * 4)
     np.testing.assert_array_equal(history["eval_loss"], [np.nan, 7, np.nan, 6])
+    np.testing.assert_array_equal(history["objective"], [7, 6, 5, 4])
     assert two_passes().pass_loss(1) == pytest.approx(8 - 0.5 + 1 / 4)
     assert math.isnan(two_passes().pass_loss(2))
 
@@ -53,6 +57,7 @@ def test_going_back_forgets_what_will_be_done_again() -> None:
     ledger.rewind({0: 3, 1: 2})
     assert {c: sorted(e) for c, e in ledger.parts.items()} == {0: [0, 1], 1: [0, 1], 2: [0]}
     assert ledger.evaluations == {2: 7.0}
+    assert sorted(ledger.turns) == [1, 2]
     assert ledger.recoveries == [(3, 1.5)]
 
 
@@ -63,6 +68,12 @@ def test_it_survives_json_and_goes_on_in_another_process() -> None:
     again.go_on(5.0)
     again.add(4, 0, 0, {"loss": 1.0, "samples": 1.0}, now=9.0)
     np.testing.assert_array_equal(again.to_xarray()["seconds"], [3, 13, 23, 33, 37])
+    np.testing.assert_array_equal(again.to_xarray()["objective"], [7, 6, 5, 4, np.nan])
+
+
+def test_sums_of_a_clock_are_over_its_partitions() -> None:
+    sums = two_passes().sums(1)
+    assert (sums["loss"], sums["samples"]) == (9 + 27 + 1, 4)
 
 
 def test_stalling_looks_at_evaluations_first_and_at_complete_passes_else() -> None:

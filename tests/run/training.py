@@ -13,12 +13,12 @@ import scipy.sparse
 from daskps.data import Dataset, as_dataset
 from daskps.models.linear import LinearData, LinearModel
 from daskps.run import events as ev
+from daskps.run.checkpoint import Checkpoints
 from daskps.run.coordinator import Coordinator
 from daskps.run.driver import drive
-from daskps.run.engine import Checkpoints
 from daskps.run.inprocess import InProcessEngine
 from daskps.run.ledger import Ledger
-from daskps.run.plan import Plan, StepServer
+from daskps.run.plan import Conducted, Plan, StepServer
 from daskps.run.policy import Policy
 from daskps.server.messages import Stats
 from daskps.server.shard import ServerSpec
@@ -125,6 +125,7 @@ def train(
     trouble: Trouble | None = None,
     at_recovery: tuple[tuple[int, ...], ...] = (),
     settled: bool = False,
+    clocks_per_pass: int = CLOCKS_PER_PASS,
     **policy: Any,
 ) -> Result:
     """Train as `run_training` does, on an engine that can be troubled."""
@@ -132,13 +133,14 @@ def train(
     dataset = data()
     spec = ServerSpec(trained.tables(), 16, PARTITIONS, staleness)
     rows = tuple(int(n) for n in dataset.partition_rows)
-    plan = Plan("run", trained, spec, CLOCKS_PER_PASS, rows)
+    plan = Plan("run", trained, spec, clocks_per_pass, rows)
     checkpoints = None if checkpoint is None else Checkpoints(checkpoint, repr(trained))
     settings = {
         "n_partitions": PARTITIONS,
         "n_shards": n_shards,
-        "n_clocks": passes * CLOCKS_PER_PASS,
-        "clocks_per_pass": CLOCKS_PER_PASS,
+        "n_clocks": passes * clocks_per_pass,
+        "clocks_per_pass": clocks_per_pass,
+        "takes_turns": isinstance(trained, Conducted),
         "staleness": staleness,
         "checkpoint_clocks": None if checkpoint is None else every,
         "evaluate": held_out is not None,

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
 from daskps.run.policy import Policy
 
 Counted = dict[int, set[int]]
+TURN = ev.Turn({}, {"objective": 1.0})
 
 
 @dataclass
 class FakeShard:
-    """Which clocks of each partition it has counted."""
+    """Which clocks of each partition it has counted, and after which it was acted upon."""
 
     clocks: dict[int, int]
     counted: Counted
+    turns: set[int] = field(default_factory=set)
     alive: bool = True
     partial: bool = False
     """Whether it lost updates in a partial recovery, so that clocks may be missing in `counted`."""
@@ -44,7 +46,7 @@ class FakeTask:
 class Cut:
     name: str
     clocks: dict[int, int]
-    counted: list[tuple[Counted, bool]]
+    counted: list[tuple[Counted, set[int], bool]]
     generation: int
 
 
@@ -57,6 +59,9 @@ class World:
         clocks = dict(self.coordinator.clocks)
         for c, p in ((c, p) for p, n in clocks.items() for c in range(n)):
             self.coordinator.ledger.add(c, p, 0, {"loss": 1.0, "samples": 1.0}, 0.0)
+        if policy.takes_turns:
+            for c in range(1, self.coordinator.min_clock + 1):
+                self.coordinator.ledger.turned(c, TURN)
         self.events: deque[ev.Event] = deque()
         self.tasks: dict[int, FakeTask] = {}
         self.done: list[ev.TaskDone] = []
@@ -67,7 +72,8 @@ class World:
         self.shards: list[FakeShard] = []
         self.initial = Cut("", clocks, [], 0)
         counted = {p: set(range(c)) for p, c in clocks.items()}
-        self.initial.counted = [(counted, False)] * policy.n_shards
+        turned = set(range(1, self.coordinator.min_clock + 1)) if policy.takes_turns else set()
+        self.initial.counted = [(counted, turned, False)] * policy.n_shards
         if start is not None:
             self.published["cut-00000000"] = self.initial
         for _ in range(policy.n_shards):
@@ -89,6 +95,9 @@ class World:
         assert low >= before or isinstance(event, ev.Recovered), event
         done = {(c, p) for c, entry in coordinator.ledger.parts.items() for p in entry}
         assert done == {(c, p) for p, n in coordinator.clocks.items() for c in range(n)}
+        if self.policy.takes_turns:
+            turned = set(coordinator.ledger.turns)
+            assert turned in (set(range(1, low + 1)), set(range(1, low)))
         assert coordinator.ended or coordinator.running or self.outcome_pending(actions), (
             was_running
         )
@@ -108,6 +117,7 @@ class World:
                 assert clock - coordinator.min_clock <= self.policy.staleness
                 twins = [t for t, r in coordinator.running.items() if r.partition == partition]
                 assert len(twins) == (1 if copy_of is None else 2), twins
+                self.check_turned(clock)
                 self.tasks[token] = FakeTask(partition, clock, self.generation)
                 self.tasks[token].steps = self.run(token)
             case ev.Abandon(token):
@@ -115,14 +125,20 @@ class World:
             case ev.FreezeCut(cut, clocks):
                 assert not coordinator.running
                 assert clocks == coordinator.clocks
+                self.check_turned(min(clocks.values()))
                 self.freeze(cut, dict(clocks))
             case ev.Evaluate(clock):
+                self.check_turned(clock)
                 self.evaluate(clock)
+            case ev.TakeTurn(number, clock):
+                assert not coordinator.running
+                self.take_turn(number, clock)
             case ev.Recover():
                 self.recover(action)
             case ev.Finish():
                 assert not coordinator.running
                 assert set(coordinator.clocks.values()) == {coordinator.min_clock}
+                self.check_turned(coordinator.min_clock)
             case ev.Fail(error):
                 self.failed = error
 
@@ -160,10 +176,10 @@ class World:
 
     def restore(self, numbers: range | set[int], cut: Cut, clocks: dict[int, int]) -> None:
         for n in numbers:
-            counted, partial = cut.counted[n]
+            counted, turns, partial = cut.counted[n]
             partial |= clocks != cut.clocks
             copy = {p: set(x) for p, x in counted.items()}
-            self.shards[n] = FakeShard(dict(clocks), copy, partial=partial)
+            self.shards[n] = FakeShard(dict(clocks), copy, set(turns), partial=partial)
 
     def lose(self, shards: tuple[int, ...]) -> None:
         alive = tuple(n for n in shards if self.shards[n].alive)
@@ -207,7 +223,10 @@ class World:
         for shard in self.shards:
             shard.check()
             assert shard.clocks == clocks
-        counted = [({p: set(x) for p, x in s.counted.items()}, s.partial) for s in self.shards]
+        counted = [
+            ({p: set(x) for p, x in s.counted.items()}, set(s.turns), s.partial)
+            for s in self.shards
+        ]
         self.writing = Cut(name, clocks, counted, self.generation)
         self.events.append(ev.CutFrozen(name))
 
@@ -220,6 +239,24 @@ class World:
             self.events.append(ev.CutPublished(cut.name, cut.clocks))
         else:
             self.events.append(ev.CutFailed(cut.name, OSError()))
+
+    def take_turn(self, number: int, clock: int) -> None:
+        """Act on one shard after the other; each does a turn once, however often it is asked."""
+        for shard in self.shards:
+            if not shard.alive:
+                self.events.append(ev.TurnFailed(number, ConnectionError()))
+                return
+            shard.check()
+            assert min(shard.clocks.values()) == clock
+            assert shard.turns | {clock} == set(range(1, clock + 1))
+            shard.turns.add(clock)
+        turn = TURN if clock < 5 else replace(TURN, converged=True)
+        self.events.append(ev.TurnTaken(number, turn))
+
+    def check_turned(self, clock: int) -> None:
+        """Check that every shard was acted upon after each clock before this one, and no other."""
+        expected = set(range(1, clock + 1)) if self.policy.takes_turns else set()
+        assert all(s.turns == expected for s in self.shards if s.alive), clock
 
     def evaluate(self, clock: int) -> None:
         if not all(s.alive for s in self.shards):

@@ -144,8 +144,8 @@ class Group:
         parts = (shard.values(table) for shard in self.shards.values())
         return merge_values(self.spec.placements()[table], parts)
 
-    def reduce(self, function: str, **params: Any) -> float:
-        parts: dict[int, float] = {}
+    def reduce(self, function: str, **params: Any) -> Any:
+        parts: dict[int, Any] = {}
         for shard in self.shards.values():
-            parts |= shard.apply(function, **params)
+            parts |= shard.apply(function, params)
         return FUNCTIONS[function].merge([parts[s] for s in sorted(parts)])

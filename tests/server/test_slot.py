@@ -131,7 +131,7 @@ def test_a_cut_does_not_change_under_later_updates(staleness: float) -> None:
     before = cut_copy(shard, "cut")
     push(1, keys)
     push(2, keys + np.uint64(2))
-    shard.apply("axpy", a=2.0, table="n", into="n")
+    shard.apply("axpy", {"a": 2.0, "table": "n", "into": "n"})
     for place, (held, rows) in before.items():
         now = shard.frozen("cut")[place[0]][place[1]]
         np.testing.assert_array_equal(now[1], rows)

@@ -1,0 +1,70 @@
+"""Which solvers there are, what each can do, and the models of those that go over all data at once.
+
+`adagrad` and `ftrl` take local steps; `lbfgs` is conducted between clocks, each of which is a pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daskps.models.lbfgs import STIFFEST, LBFGSModel
+from daskps.models.linear import LinearModel
+
+LOCAL, BATCH = ("adagrad", "ftrl"), ("lbfgs",)
+
+
+def check_solver(estimator: Any, *, partial: bool = False) -> None:
+    """Refuse what the estimator's solver cannot do, or would not look at.
+
+    Parameters
+    ----------
+    estimator
+        With parameters that are good by themselves.
+    partial
+        Whether `partial_fit` was called.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter, its value and what was expected.
+    """
+    solver = estimator.solver
+    if solver not in BATCH:
+        return
+    name = f"{type(estimator).__name__}(solver={solver!r}"
+    if partial:
+        raise ValueError(
+            f"partial_fit of {name}), whose steps need more than one pass; use solver='adagrad' "
+            "or 'ftrl', or fit with warm_start=True."
+        )
+    only_one = {"consistency": "bsp", "eta0": None, "rows_per_clock": None}
+    for parameter, only in only_one.items():
+        value = getattr(estimator, parameter, only)
+        if value != only:
+            raise ValueError(
+                f"{name}, {parameter}={value!r}); expected {parameter}={only!r}: each of its steps "
+                "looks at all data at once. solver='adagrad' and 'ftrl' take others."
+            )
+    loss = getattr(estimator, "loss", None)
+    if loss == "hinge":
+        raise ValueError(
+            f"{name}, loss={loss!r}), which has no gradient at its kink; use "
+            "loss='squared_hinge', or solver='adagrad'."
+        )
+
+
+def batch_model(estimator: Any, linear: LinearModel, *, evaluated: bool) -> LBFGSModel:
+    """Return the model of a solver that goes over all data at once.
+
+    Parameters
+    ----------
+    estimator
+        Says which solver, and when to stop.
+    linear
+        What to minimise.
+    evaluated
+        Whether held-out data says when to stop.
+    """
+    assert linear.loss.name in STIFFEST, linear.loss
+    tol = None if evaluated else estimator.tol
+    return LBFGSModel(linear, tol, estimator.n_iter_no_change)

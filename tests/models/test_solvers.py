@@ -1,0 +1,167 @@
+"""Every solver minimises the same objective: scikit-learn's, to one part in ten thousand."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import sparse as sp
+from scipy.optimize import fmin_l_bfgs_b
+from sklearn.linear_model import LogisticRegression as Reference
+from small import Data, fitted, make
+
+import daskps
+
+A9A = Path(__file__).parents[3] / "shared" / "data" / "a9a"
+CLOSE = 1e-4
+PENALTIES = [(1e-2, 0.0), (1e-2, 1.0), (1e-2, 0.5)]
+IDS = ["l2", "l1", "elastic net"]
+
+
+def objective(W: Any, b: Any, X: Any, y: NDArray[Any], alpha: float, l1_ratio: float) -> float:
+    """Return the mean log-loss and the penalty, in float64."""
+    W, b = np.asarray(W, np.float64), np.asarray(b, np.float64)
+    scores = X @ W.T + b
+    if scores.shape[1] == 1:
+        scores = np.hstack([np.zeros_like(scores), scores])
+    top = scores.max(axis=1)
+    loss = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top - scores[np.arange(len(y)), y]
+    penalty = (1 - l1_ratio) / 2 * np.sum(W**2) + l1_ratio * np.abs(W).sum()
+    return float(loss.mean() + alpha * penalty)
+
+
+@cache
+def dense(k: int) -> Data:
+    """Return rows with features that go together, of very different sizes."""
+    data = make(k, n_rows=600, n_features=12)
+    X = data.X.copy()
+    X[:, 0] = X[:, 1] + 0.1 * X[:, 0]
+    X[:, 2] *= 10
+    X[:, 3] /= 10
+    return Data(X, data.y)
+
+
+@cache
+def best_of_scikit_learn(k: int, alpha: float, l1_ratio: float) -> float:
+    data = dense(k)
+    solver = "saga" if l1_ratio else "lbfgs"
+    options = {"l1_ratio": l1_ratio, "solver": solver, "tol": 1e-8, "max_iter": 100_000}
+    X = data.X.astype(np.float64)
+    sk = Reference(C=1 / (alpha * len(data.y)), **options).fit(X, data.y)
+    return objective(sk.coef_, sk.intercept_, X, data.y, alpha, l1_ratio)
+
+
+@pytest.mark.parametrize(("alpha", "l1_ratio"), PENALTIES, ids=IDS)
+@pytest.mark.parametrize("k", [2, 3])
+def test_lbfgs_reaches_the_optimum_of_dense_data(k: int, alpha: float, l1_ratio: float) -> None:
+    data, best = dense(k), best_of_scikit_learn(k, alpha, l1_ratio)
+    options = {"alpha": alpha, "l1_ratio": l1_ratio, "solver": "lbfgs"}
+    clf = fitted(data.X, data.y, **options, max_iter=300)
+    found = objective(clf.coef_, clf.intercept_, data.X, data.y, alpha, l1_ratio)
+    assert best * (1 - 1e-6) < found < best * (1 + CLOSE)
+    assert clf.stop_reason_ == "tol"  # rounding hides any gain, long before 300 passes
+    assert clf.history_["objective"].values[-1] == pytest.approx(found, rel=1e-5)
+    assert np.any(clf.coef_ == 0) == (l1_ratio > 0)
+
+
+@cache
+def a9a() -> tuple[sp.csr_array, NDArray[np.int64]]:
+    dataset = daskps.read_svmlight(A9A / "a9a", n_features=123, n_partitions=4)
+    parts = [dataset.partition(i) for i in range(4)]
+    X = sp.vstack([p.to_scipy() for p in parts], format="csr").astype(np.float64)
+    return X, (np.concatenate([p.label for p in parts]) > 0).astype(np.int64)
+
+
+@cache
+def best_of_a9a(alpha: float, l1_ratio: float) -> float:
+    """Return the optimum: positive and negative parts of the weights make L1 smooth."""
+    X, y = a9a()
+    n, d = X.shape
+    sign = np.where(y > 0, -1.0, 1.0)
+
+    def f(v: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        w = v[:d] - v[d:-1]
+        m = sign * (X @ w + v[-1])
+        g = sign / (1 + np.exp(-m)) / n
+        down = X.T @ g + alpha * (1 - l1_ratio) * w
+        l1 = alpha * l1_ratio
+        value = np.logaddexp(0, m).mean() + alpha * (1 - l1_ratio) / 2 * w @ w + l1 * v[:-1].sum()
+        return value, np.concatenate([down + l1, l1 - down, [g.sum()]])
+
+    bounds = [(0, None)] * (2 * d) + [(None, None)]
+    _, value, _ = fmin_l_bfgs_b(f, np.zeros(2 * d + 1), bounds=bounds, factr=10, maxiter=3000)
+    return float(value)
+
+
+@pytest.mark.skipif(not A9A.exists(), reason="needs the a9a files beside the project")
+@pytest.mark.parametrize(("alpha", "l1_ratio"), [(3e-4, 0.0), (1e-3, 1.0), (1e-3, 0.5)], ids=IDS)
+def test_lbfgs_reaches_the_optimum_of_a9a(alpha: float, l1_ratio: float) -> None:
+    X, y = a9a()
+    best = best_of_a9a(alpha, l1_ratio)
+    if l1_ratio == 0:
+        sk = Reference(C=1 / (alpha * len(y)), tol=1e-6, max_iter=1000).fit(X, y)
+        theirs = objective(sk.coef_, sk.intercept_, X, y, alpha, 0.0)
+        assert best == pytest.approx(theirs, rel=1e-5)
+    options = {"alpha": alpha, "l1_ratio": l1_ratio, "solver": "lbfgs"}
+    clf = fitted(X, y, **options, max_iter=400, tol=5e-7)
+    found = objective(clf.coef_, clf.intercept_, X, y, alpha, l1_ratio)
+    assert best * (1 - 1e-6) < found < best * (1 + CLOSE)
+
+
+def test_lbfgs_weighs_samples_and_classes(binary: Data) -> None:
+    weight = np.random.default_rng(0).integers(0, 3, len(binary.y)).astype(np.float64)
+    options = {"alpha": 0.01, "solver": "lbfgs", "class_weight": {0: 1.0, 1: 3.0}}
+    clf = daskps.LogisticRegression(**options, max_iter=200).fit(binary.X, binary.y, weight)
+    C = 1 / (0.01 * len(binary.y))
+    sk = Reference(C=C, tol=1e-8, class_weight={0: 1.0, 1: 3.0}).fit(binary.X, binary.y, weight)
+    np.testing.assert_allclose(clf.coef_, sk.coef_, atol=0.01)
+    np.testing.assert_allclose(clf.intercept_, sk.intercept_, atol=0.01)
+
+
+def test_lbfgs_without_intercept_and_without_penalty(binary: Data) -> None:
+    clf = fitted(binary.X, binary.y, alpha=0.0, solver="lbfgs", fit_intercept=False, max_iter=100)
+    sk = Reference(C=np.inf, tol=1e-8, fit_intercept=False).fit(binary.X, binary.y)
+    assert clf.intercept_.tolist() == [0.0]
+    np.testing.assert_allclose(clf.coef_, sk.coef_, rtol=0.01, atol=0.01)
+
+
+def test_lbfgs_goes_on_from_another_solver(binary: Data) -> None:
+    options = {"alpha": 0.01, "warm_start": True}
+    clf = fitted(binary.X, binary.y, **options, max_iter=20)
+    before = clf.coef_.copy()
+    clf.set_params(solver="lbfgs", max_iter=1).fit(binary.X, binary.y)
+    np.testing.assert_array_equal(clf.coef_, before)  # one pass only measures what is there
+    assert clf.history_["loss"].values[0] == pytest.approx(clf.log_loss(binary.X, binary.y))
+    clf.set_params(max_iter=50).fit(binary.X, binary.y)
+    fresh = fitted(binary.X, binary.y, alpha=0.01, solver="lbfgs", max_iter=50)
+    np.testing.assert_allclose(clf.coef_, fresh.coef_, atol=2e-3)
+
+
+def test_lbfgs_stops_by_the_objective_or_by_held_out_data(binary: Data) -> None:
+    X, y = binary
+    clf = fitted(X, y, solver="lbfgs", max_iter=200, tol=1e-3)
+    assert (clf.stop_reason_, clf.n_iter_ < 30) == ("tol", True)
+    assert clf.history_["accepted"].values[0] == 1
+    # what is best for the opposite labels is to stay at zero
+    worse = daskps.LogisticRegression(solver="lbfgs", max_iter=200, tol=1e-3, alpha=0.0)
+    worse.fit(X, y, eval_set=(X, 1 - y))
+    assert (worse.stop_reason_, worse.n_iter_) == ("tol", 1 + worse.n_iter_no_change)
+    assert worse.history_["eval_loss"].values[0] == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"), [("consistency", "asp"), ("eta0", 0.1), ("rows_per_clock", 100)]
+)
+def test_lbfgs_refuses_what_it_would_not_look_at(binary: Data, parameter: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"solver='lbfgs', {parameter}=.*expected {parameter}="):
+        fitted(binary.X, binary.y, solver="lbfgs", **{parameter: value})
+
+
+def test_lbfgs_has_no_partial_fit(binary: Data) -> None:
+    clf = daskps.LogisticRegression(solver="lbfgs")
+    with pytest.raises(ValueError, match="more than one pass"):
+        clf.partial_fit(binary.X, binary.y)
