@@ -5,11 +5,13 @@ Owns ingest, the dataset format and access to partitions. Knows nothing of param
 
 from .arrays import as_dataset, from_arrays
 from .dataset import Dataset, open_dataset
+from .format import Hashing
 from .partition import Partition
 from .svmlight import read_svmlight
 
 __all__ = [
     "Dataset",
+    "Hashing",
     "Partition",
     "as_dataset",
     "from_arrays",

@@ -6,7 +6,7 @@ Owns random access to partitions, splits, and pickling. Does not make datasets (
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import msgspec
@@ -18,9 +18,9 @@ from daskps.errors import CorruptChunk, DataError
 
 from . import format as disk
 from .format import Hashing, Manifest
-from .hashing import HashedSource
+from .hashing import hashed
 from .partition import Partition
-from .sources import PartitionSource, StoreSource
+from .sources import MappedSource, PartitionSource, StoreSource
 from .stores import describe, open_group, resolve
 
 Ranges = NDArray[np.int64]
@@ -71,7 +71,8 @@ class Dataset:
         assert self.hashing is None, self
         changes = {"n_features": how.n_columns, "hashing": how}
         manifest = msgspec.structs.replace(self._manifest, **changes)
-        return Dataset(manifest, HashedSource(self._source, how), self._ranges)
+        source = MappedSource(self._source, partial(hashed, how=how))
+        return Dataset(manifest, source, self._ranges)
 
     @property
     def has_label(self) -> bool:

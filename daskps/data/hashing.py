@@ -1,7 +1,7 @@
 """Hashed features: column ids of any width mapped to a chosen number of columns.
 
-Owns the hash, what a dataset and a model remember of it, and the view of a dataset through it. It
-is applied when partitions are built (see `ingest`), or when they are read, for data to predict on.
+Owns the hash, and the checks of its arguments. It is applied when partitions are built (see
+`ingest`), or when they are read, for data to predict on (see `Dataset.hashed`).
 
 References
 ----------
@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from daskps.errors import DataError
 
-from .format import Hashing, Manifest, index_dtype
+from .format import Hashing, index_dtype
 from .partition import Partition
-from .sources import MemorySource, PartitionSource
 
 
 def hashing(n_columns: int | None, alternate_sign: bool, seed: int) -> Hashing | None:
@@ -129,45 +128,3 @@ def _sum_equal(columns: Any, values: Any, start: int, order: Any) -> int:
             values[end] = row_values[j]
             end += 1
     return end
-
-
-class HashedSource:
-    """The partitions of another source, hashed when they are read.
-
-    Parameters
-    ----------
-    source
-        Partitions with plain column ids.
-    how
-        The hash.
-    """
-
-    def __init__(self, source: PartitionSource, how: Hashing) -> None:
-        self._source = source
-        self._how = how
-        self.name = source.name
-        self.feature_names = None
-        self.rows = source.rows
-        self.nnz = source.nnz
-        """At most: what collides is only known when it is read."""
-
-    def has(self, name: str) -> bool:
-        """Return whether values, label or weight exist."""
-        return name == "values" or self._source.has(name)
-
-    def partition(self, i: int) -> Partition:
-        """Return partition `i`."""
-        return hashed(self._source.partition(i), self._how)
-
-    def indptr(self, i: int) -> NDArray[np.int64]:
-        """Return the row edges of partition `i`."""
-        return self.partition(i).indptr
-
-    def label(self, i: int) -> NDArray[np.float64]:
-        """Return the labels of partition `i`."""
-        return self._source.label(i)
-
-    def target(self, manifest: Manifest) -> Any:
-        """Return a store in memory that holds the on-disk form."""
-        parts = [self.partition(i) for i in range(len(self.rows))]
-        return MemorySource(parts, None).target(manifest)

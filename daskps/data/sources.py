@@ -5,6 +5,7 @@ Owns the same small set of reads for both. Views, splits and what users see are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -156,3 +157,45 @@ class StoreSource:
 
     def _read(self, name: str, i: int | None, length: int) -> NDArray[Any]:
         return disk.read_row(self._group, name, i, length, self.name)
+
+
+class MappedSource:
+    """The partitions of another source, changed when they are read.
+
+    Parameters
+    ----------
+    source
+        Partitions.
+    change
+        Returns a partition of the same rows with other columns, no more of them in a row.
+    """
+
+    def __init__(self, source: PartitionSource, change: Callable[[Partition], Partition]) -> None:
+        self._source = source
+        self._change = change
+        self.name = source.name
+        self.feature_names = None
+        self.rows = source.rows
+        self.nnz = source.nnz
+        """At most: what is summed or left out is only known when it is read."""
+
+    def has(self, name: str) -> bool:
+        """Return whether values, label or weight exist."""
+        return name == "values" or self._source.has(name)
+
+    def partition(self, i: int) -> Partition:
+        """Return partition `i`."""
+        return self._change(self._source.partition(i))
+
+    def indptr(self, i: int) -> NDArray[np.int64]:
+        """Return the row edges of partition `i`."""
+        return self.partition(i).indptr
+
+    def label(self, i: int) -> NDArray[np.float64]:
+        """Return the labels of partition `i`."""
+        return self._source.label(i)
+
+    def target(self, manifest: Manifest) -> Any:
+        """Return a store in memory that holds the on-disk form."""
+        parts = [self.partition(i) for i in range(len(self.rows))]
+        return MemorySource(parts, None).target(manifest)

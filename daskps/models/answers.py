@@ -29,10 +29,12 @@ from dask.sizeof import sizeof
 from numpy.typing import NDArray
 
 from daskps.cluster import current_client
-from daskps.data import Dataset, Partition
+from daskps.data import Dataset, Hashing, Partition
 from daskps.data.convert import to_partition
+from daskps.data.hashing import hashed
 from daskps.errors import DataError
 from daskps.models import predict
+from daskps.models.features import hashed_alike
 
 LARGE = 2**20
 """From this many bytes on a model is sent to the workers by itself, not inside a graph."""
@@ -53,6 +55,10 @@ class Question:
     n_features: int
     estimator: str
     """Name of its class, for messages."""
+    hashing: Hashing | None = None
+    """How columns of the training data were hashed; rows that are not, are hashed in this way."""
+    any_width: bool = False
+    """Whether rows may have any number of features."""
 
     def of_rows(self, part: Partition) -> NDArray[Any]:
         """Return the answers for the rows of a partition."""
@@ -61,12 +67,15 @@ class Question:
     def of_matrix(self, X: Any, where: str = "") -> NDArray[Any]:
         """Return the answers for the rows of a matrix in memory."""
         part, _ = to_partition(X, where=where)
+        if self.hashing is not None:
+            return self.of_rows(hashed(part, self.hashing))
         self.check(part.n_features)
         return self.of_rows(part)
 
     def check(self, n_features: int, *, exact: bool = True) -> None:
         """Check that rows have as many features, or fewer unless `exact`; see `check_width`."""
-        predict.check_width(n_features, self.n_features, self.estimator, exact=exact)
+        if self.hashing is None and not self.any_width:
+            predict.check_width(n_features, self.n_features, self.estimator, exact=exact)
 
     def shape(self, n_rows: Any) -> tuple[Any, ...]:
         """Return the shape of the answers for `n_rows` rows, which may be NaN, unknown."""
@@ -88,6 +97,7 @@ def answer(question: Question, X: Any) -> Any:
     if hasattr(X, "to_dask_array"):
         return _of_frame(question, X)
     dataset, stored = predict.in_order(X, None, None)
+    dataset = hashed_alike(dataset, question.hashing, question.estimator)
     question.check(dataset.n_features, exact=not stored)
     if not dataset.in_memory:
         return _of_dataset(question, dataset)
@@ -126,7 +136,7 @@ def _of_frame(question: Question, X: Any) -> Any:
     shared = _shared(question)
     ask = dask.delayed(_of_frame_part, pure=False)
     tasks = [ask(shared, part, f" of partition {i}") for i, part in enumerate(X.to_delayed())]
-    empty = question.finish(question.score(to_partition(np.zeros((1, question.n_features)))[0]))
+    empty = question.finish(question.score(to_partition(np.zeros((1, 1)))[0]))
     meta = _framed(question, empty[:0].astype(question.dtype), X._meta.index[:0])
     return dd.from_delayed(tasks, meta=meta, divisions=X.divisions, verify_meta=False)
 

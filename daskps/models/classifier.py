@@ -100,6 +100,7 @@ class LinearClassifier(ClassifierMixin, LinearEstimator):
     def _into(self, other: Any) -> Any:
         """Return scikit-learn's estimator `other`, fitted, with these weights and classes."""
         check_is_fitted(self)
+        self._check_dense()
         other.classes_ = self.classes_.copy()
         other.coef_ = self.coef_.astype(np.float64)
         other.intercept_ = self.intercept_.astype(np.float64)

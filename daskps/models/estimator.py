@@ -21,9 +21,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from daskps.cluster import current_client
-from daskps.data import Dataset, as_dataset
+from daskps.data import Dataset, Hashing, as_dataset
 from daskps.kernels import linear as kernel
 from daskps.models import answers, predict, saved
+from daskps.models.features import KeyedScore, hashed_alike
 from daskps.models.lbfgs import LBFGSModel
 from daskps.models.linear import COEF, INTERCEPT, LinearModel, goes_on_from, state_of
 from daskps.models.parameters import absolute, check_parameters, clocks_per_pass, step_rates
@@ -80,6 +81,7 @@ class LinearEstimator(BaseEstimator):
     n_iter_no_change: int
     rows_per_clock: int | None
     warm_start: bool
+    keys: Literal["range", "hash"] = "range"
     random_state: int | None
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: int | str | None
@@ -88,10 +90,12 @@ class LinearEstimator(BaseEstimator):
     progress: bool | None
 
     coef_: NDArray[np.float32]
+    coef_keys_: NDArray[np.uint64]
     intercept_: NDArray[np.floating[Any]]
     history_: xr.Dataset
     n_iter_: int
     n_features_in_: int
+    hashing_: Hashing | None = None
     stop_reason_: str
 
     _state: tuple[State, tuple[TableSpec, ...]] | None = None
@@ -145,8 +149,9 @@ class LinearEstimator(BaseEstimator):
         """
         check_parameters(self)
         check_solver(self)
-        dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
         start = self.warm_start and self._fitted
+        dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
+        dataset = self._hashed(dataset) if start else dataset
         target = self._target(dataset, y, start=start)
         heard = progress_listeners(self.progress, callback, target.unit_of_loss)
         options = self._options(dataset, self.max_iter, resume, heard)
@@ -161,6 +166,7 @@ class LinearEstimator(BaseEstimator):
         check_parameters(self)
         check_solver(self, partial=True)
         dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
+        dataset = self._hashed(dataset) if self._fitted else dataset
         target = self._target(dataset, y, start=self._fitted, classes=classes)
         heard = progress_listeners(self.progress, None, target.unit_of_loss)
         options = replace(self._options(dataset, 1, False, heard), checkpoint=None)
@@ -192,7 +198,7 @@ class LinearEstimator(BaseEstimator):
         classes = () if target.classes is None else tuple(target.classes.tolist())
         alpha, l1_ratio = target.scale.penalty(float(self.alpha), float(self.l1_ratio))
         return LinearModel(
-            n_features=n_features,
+            n_features=0 if self.keys == "hash" else n_features,
             classes=classes,
             class_weight=target.class_weight,
             solver=self.solver,
@@ -211,7 +217,11 @@ class LinearEstimator(BaseEstimator):
 
     def _take(self, outcome: Outcome, model: Any, target: Target) -> None:
         """Set the fitted parameters by the outcome of a run."""
-        self.coef_ = np.ascontiguousarray(outcome.values[COEF][1].T)
+        keys, weights = outcome.values[COEF]
+        if keys is not None:  # a weight of zero needs no key
+            some = weights.any(axis=1)
+            self.coef_keys_, weights = keys[some], weights[some]
+        self.coef_ = np.ascontiguousarray(weights.T)
         self.intercept_ = np.zeros(model.width, np.float32)
         if model.fit_intercept:
             self.intercept_ = outcome.values[INTERCEPT][1][0].copy()
@@ -248,7 +258,8 @@ class LinearEstimator(BaseEstimator):
         base = self._model(n_features, target, start=start)
         batch = self.solver in BATCH
         model = batch_model(self, base, evaluated=eval_set is not None) if batch else base
-        held_out = predict.held_out(eval_set, n_features)
+        how = target.dataset.hashing
+        held_out = predict.held_out(eval_set, n_features, how, any_width=self.keys == "hash")
         outcome = run_training(
             model,
             target.dataset,
@@ -262,6 +273,7 @@ class LinearEstimator(BaseEstimator):
         self.history_ = target.history(outcome.ledger.to_xarray())
         self.n_iter_ = outcome.clock // options.clocks_per_pass
         self.n_features_in_ = n_features
+        self.hashing_ = how
         self.stop_reason_ = outcome.reason
         self._state = None if outcome.state is None else (outcome.state, model.tables())
         self._rates = None if self.eta0 is not None else (base.eta, base.beta)
@@ -298,7 +310,8 @@ class LinearEstimator(BaseEstimator):
         values = self._values(target)
         if isinstance(model, LBFGSModel):
             values = model.starting_at(values)
-        return state_of(tables, values, N_SLOTS)
+        keys = {COEF: self.coef_keys_} if self.keys == "hash" else {}
+        return state_of(tables, values, keys, N_SLOTS)
 
     # -- use ---------------------------------------------------------------------------------
 
@@ -315,7 +328,10 @@ class LinearEstimator(BaseEstimator):
 
     def _score(self) -> predict.Score:
         """Return what tells margins by rows."""
-        return predict.LinearScore(np.ascontiguousarray(self.coef_.T), self.intercept_)
+        return self._keyed(predict.LinearScore(np.ascontiguousarray(self.coef_.T), self.intercept_))
+
+    def _keyed(self, score: predict.Score) -> predict.Score:
+        return KeyedScore(self.coef_keys_, score) if self.keys == "hash" else score
 
     def _answer(
         self,
@@ -327,17 +343,35 @@ class LinearEstimator(BaseEstimator):
         """Return `finish` of the margins of each row, in a container like `X`; see `answers`."""
         check_is_fitted(self)
         name, n_features = type(self).__name__, self.n_features_in_
-        of = answers.Question(self._score(), finish, np.dtype(dtype), columns, n_features, name)
+        of = answers.Question(
+            *(self._score(), finish, np.dtype(dtype), columns, n_features, name),
+            *(self.hashing_, self.keys == "hash"),
+        )
         return answers.answer(of, X)
+
+    def _check_dense(self) -> None:
+        """Refuse what needs a weight for each column id."""
+        if self.keys == "hash":
+            raise ValueError(
+                f"{type(self).__name__}(keys='hash') has weights for {len(self.coef_keys_)} column "
+                "ids only, scikit-learn's estimators need one for each; train with keys='range', "
+                "on data with hash_features if ids are too large."
+            )
 
     def _in_order(self, X: Any, y: Any = None, sample_weight: Any = None) -> Dataset:
         """Return `X` as a dataset whose rows stand in the order of `X`."""
         check_is_fitted(self)
         dataset, stored = predict.in_order(X, y, sample_weight)
+        dataset = self._hashed(dataset)
         self._check_width(dataset, exact=not stored)
         return dataset
 
+    def _hashed(self, dataset: Dataset) -> Dataset:
+        return hashed_alike(dataset, self.hashing_, type(self).__name__)
+
     def _check_width(self, dataset: Dataset, *, exact: bool) -> int:
+        if self.keys == "hash":
+            return max(dataset.n_features, self.n_features_in_)
         name = type(self).__name__
         return predict.check_width(dataset.n_features, self.n_features_in_, name, exact=exact)
 

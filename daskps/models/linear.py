@@ -47,7 +47,7 @@ class LinearModel:
     Parameters
     ----------
     n_features
-        Rows of the table of weights.
+        Rows of the table of weights; 0 where keys create them.
     classes
         Names of the classes, ascending; the labels of partitions are positions in it. More than
         two have a margin each. Empty where labels are quantities.
@@ -99,7 +99,8 @@ class LinearModel:
         updater = FTRL if self.solver == "ftrl" else AdaGrad
         step = {"discount": self.discount, "eta": self.eta, "beta": self.beta}
         penalised = updater(alpha=self.alpha, l1_ratio=self.l1_ratio, **step)  # type: ignore[arg-type]
-        coef = TableSpec(COEF, self.n_features, self.width, penalised)
+        kind: Literal["range", "hash"] = "range" if self.n_features else "hash"
+        coef = TableSpec(COEF, self.n_features, self.width, penalised, keys=kind)
         if not self.fit_intercept:
             return (coef,)
         return coef, TableSpec(INTERCEPT, 1, self.width, updater(**step))  # type: ignore[arg-type]
@@ -164,19 +165,31 @@ class LinearModel:
 
 
 def state_of(
-    tables: tuple[TableSpec, ...], values: Mapping[str, NDArray[np.float32]], n_slots: int
+    tables: tuple[TableSpec, ...],
+    values: Mapping[str, NDArray[np.float32]],
+    keys: Mapping[str, NDArray[np.uint64]],
+    n_slots: int,
 ) -> State:
-    """Return rows that hold `values`, (n_rows, width) by table, as if nothing had been seen."""
+    """Return rows that hold `values`, (n_rows, width) by table, as if nothing had been seen.
+
+    The rows of a hash table are those of its `keys`.
+    """
     found: dict[str, dict[int, Any]] = {}
     for table in tables:
         place = Placement(table, n_slots)
         found[table.name] = {}
+        held = keys[table.name] if table.keys == "hash" else None
+        slots = None if held is None else place.slots(held)
         for slot in place.used(range(n_slots)):
-            start = place.gather(slot, values[table.name])
+            if held is None:
+                own, start = None, place.gather(slot, values[table.name])
+            else:
+                own = held[slots == slot]
+                start = np.ascontiguousarray(values[table.name][slots == slot])
             shape = (len(start), table.updater.n_fields, table.width)
             rows = np.zeros(shape, table.updater.dtype)
             table.updater.init(rows, start)
-            found[table.name][slot] = (None, rows)
+            found[table.name][slot] = (own, rows)
     return State(0.0, found)
 
 

@@ -65,6 +65,10 @@ class LogisticRegression(LinearClassifier):
         quality of a sequential run, from the shape of the data alone.
     class_weight
         None, ``"balanced"``, or a dict from class to factor.
+    keys
+        ``"range"``: a weight for each of the features. ``"hash"``: a weight for each feature that
+        occurs, made when it is first seen; column ids may be anything below 2**64 - 1, and no
+        memory is spent on ids that do not occur.
     warm_start
         Whether `fit` starts from the model that is there and keeps its classes. Step sizes go on
         as well, unless the model came from a file or `solver` or `consistency` changed.
@@ -85,7 +89,10 @@ class LogisticRegression(LinearClassifier):
     Attributes
     ----------
     coef_
-        Weights, shape (1, n_features) or (n_classes, n_features), float32.
+        Weights, shape (1, n_features) or (n_classes, n_features), float32; with ``keys="hash"``
+        one column for each of `coef_keys_`.
+    coef_keys_
+        With ``keys="hash"``: column ids of the weights that are not zero, ascending, uint64.
     intercept_
         Shape (1,) or (n_classes,), float32.
     classes_
@@ -96,6 +103,9 @@ class LogisticRegression(LinearClassifier):
         Passes that were finished.
     n_features_in_
         Features of the training data.
+    hashing_
+        How the columns of the training data were hashed, None where they were not. Data for
+        `predict` and its siblings that is not hashed is hashed in the same way.
     stop_reason_
         ``"max_iter"``, ``"tol"`` or ``"interrupted"``.
 
@@ -127,6 +137,7 @@ class LogisticRegression(LinearClassifier):
         n_iter_no_change: int = 3,
         rows_per_clock: int | None = None,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
+        keys: Literal["range", "hash"] = "range",
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -147,6 +158,7 @@ class LogisticRegression(LinearClassifier):
         self.n_iter_no_change = n_iter_no_change
         self.rows_per_clock = rows_per_clock
         self.class_weight = class_weight
+        self.keys = keys
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint

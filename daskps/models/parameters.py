@@ -81,6 +81,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epsilon": (_real(0, math.inf, open_low=True), "a finite number > 0"),
     "eta0": (_optional(_real(0, math.inf, open_low=True)), "a finite number > 0 or None"),
     "solver": (_one_of("adagrad", "ftrl", "lbfgs"), "'adagrad', 'ftrl' or 'lbfgs'"),
+    "keys": (_one_of("range", "hash"), "'range' or 'hash'"),
     "consistency": (_one_of("bsp", "ssp", "asp"), "'bsp', 'ssp' or 'asp'"),
     "staleness": (_whole(1), "an integer >= 1"),
     "max_iter": (_whole(1), "an integer >= 1"),

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.data import Dataset, Partition, as_dataset, from_arrays
+from daskps.data import Dataset, Hashing, Partition, as_dataset, from_arrays
 from daskps.errors import DataError
 from daskps.kernels import linear as kernel
 from daskps.models.classes import CodedDataset
+from daskps.models.features import hashed_alike
 
 Margins = NDArray[Any]
 
@@ -45,18 +46,30 @@ def check_width(found: int, n_features: int, name: str, *, exact: bool) -> int:
     return n_features
 
 
-def held_out(eval_set: Any, n_features: int) -> Dataset | None:
+def held_out(
+    eval_set: Any, n_features: int, how: Hashing | None, *, any_width: bool
+) -> Dataset | None:
     """Return `fit`'s `eval_set`, a dataset, a path or (X, y), as a dataset.
+
+    Parameters
+    ----------
+    eval_set
+        As of `fit`.
+    n_features, how
+        Of the training data; the set is hashed in the same way.
+    any_width
+        Whether it may have more features.
 
     Raises
     ------
     DataError
-        If it has more features than the training data.
+        If it has more features than the training data, or is hashed in another way.
     """
     if eval_set is None:
         return None
     dataset = as_dataset(*(eval_set if isinstance(eval_set, tuple) else (eval_set,)))
-    if dataset.n_features > n_features:
+    dataset = hashed_alike(dataset, how, "the model")
+    if dataset.n_features > n_features and not any_width:
         raise DataError(
             f"eval_set has {dataset.n_features} features, the training data {n_features}; read "
             "both with the same n_features."

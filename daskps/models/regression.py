@@ -37,8 +37,8 @@ class LinearRegression(LinearRegressor):
         As in `LogisticRegression`; step sizes are those for targets of deviation 1.
     tol
         As in `LogisticRegression`, in units of the variance of y.
-    n_iter_no_change, rows_per_clock, warm_start, random_state, checkpoint, checkpoint_every, keep,\
-    n_shards, progress
+    n_iter_no_change, rows_per_clock, keys, warm_start, random_state, checkpoint,\
+    checkpoint_every, keep, n_shards, progress
         As in `LogisticRegression`.
 
     Attributes
@@ -47,7 +47,7 @@ class LinearRegression(LinearRegressor):
         Weights, shape (n_features,), float32.
     intercept_
         Shape (1,), float64.
-    history_, n_iter_, n_features_in_, stop_reason_
+    coef_keys_, hashing_, history_, n_iter_, n_features_in_, stop_reason_
         As in `LogisticRegression`.
 
     References
@@ -82,6 +82,7 @@ class LinearRegression(LinearRegressor):
         tol: float | None = 1e-4,
         n_iter_no_change: int = 3,
         rows_per_clock: int | None = None,
+        keys: Literal["range", "hash"] = "range",
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -103,6 +104,7 @@ class LinearRegression(LinearRegressor):
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
         self.rows_per_clock = rows_per_clock
+        self.keys = keys
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint

@@ -98,6 +98,7 @@ class LinearRegressor(RegressorMixin, LinearEstimator):
     def _into(self, other: Any) -> Any:
         """Return scikit-learn's estimator `other`, fitted, with these weights."""
         check_is_fitted(self)
+        self._check_dense()
         other.coef_ = self.coef_.astype(np.float64)
         other.intercept_ = float(self.intercept_[0])
         other.n_features_in_ = self.n_features_in_
@@ -115,4 +116,4 @@ class LinearRegressor(RegressorMixin, LinearEstimator):
 
     def _score(self) -> Score:
         # without the intercept, which float32 would round
-        return LinearScore(self.coef_[:, None].copy(), np.zeros(1, np.float32))
+        return self._keyed(LinearScore(self.coef_[:, None].copy(), np.zeros(1, np.float32)))

@@ -1,4 +1,9 @@
-"""Saved models: Zarr groups that `xarray.open_zarr` opens; no pickle in them."""
+"""Saved models: Zarr groups that `xarray.open_zarr` opens; no pickle in them.
+
+Features whose weights are all zero take no room where that makes the model smaller: the columns of
+the others are stored, and the coordinate ``feature`` holds their ids. The weights of hashed keys
+always are stored so.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +21,13 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import GroupNotFoundError
 
+from daskps.data import Hashing
 from daskps.errors import DatasetFormatError
 
-VERSION = 1
+VERSION = 2
+"""1 had all features, no hashing and no number of features."""
+FEATURE = "feature"
+"""The dimension of features, and the coordinate that names those that are stored."""
 _FITTED = ("n_iter_", "stop_reason_")
 
 
@@ -33,8 +42,13 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     """As of `get_params`."""
     fitted: dict[str, Any]
     """Attributes that are plain values."""
+    n_features: int | None = None
+    """Features of the training data; None in version 1: as many as there are weights."""
+    hashing: Hashing | None = None
+    """How their column ids were hashed."""
 
 
+Arrays = Mapping[str, tuple[NDArray[Any], tuple[str, ...]]]
 _Class = TypeVar("_Class", bound=type)
 _KINDS: dict[str, type] = {}
 
@@ -47,7 +61,7 @@ def kind(estimator: _Class) -> _Class:
 
 def save(
     estimator: Any,
-    arrays: Mapping[str, tuple[NDArray[Any], tuple[str, ...]]],
+    arrays: Arrays,
     store: str | os.PathLike[str],
     *,
     overwrite: bool,
@@ -66,19 +80,41 @@ def save(
     where = os.fspath(store)
     _make_room(where, overwrite)
     group = zarr.open_group(where, mode="w", zarr_format=3)
-    for name, (data, dims) in arrays.items():
+    for name, (data, dims) in _stored(estimator, arrays).items():
         _array(group, name, data, dims)
     estimator.history_.to_zarr(where, group="history", mode="a", consolidated=False)
     manifest = ModelManifest(
         kind=type(estimator).__name__,
         parameters=_plain(estimator.get_params()),
         fitted={name: getattr(estimator, name) for name in _FITTED},
+        n_features=estimator.n_features_in_,
+        hashing=estimator.hashing_,
     )
     with warnings.catch_warnings():
         # consolidated metadata is not in the v3 specification yet; xarray warns without it
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         group = zarr.consolidate_metadata(where, zarr_format=3)
     group.attrs["daskps"] = msgspec.to_builtins(manifest)
+
+
+def _stored(estimator: Any, arrays: Arrays) -> Arrays:
+    """Return what is written: all features, or those that have weights and their ids."""
+    if estimator.keys == "hash":
+        return {**arrays, FEATURE: (estimator.coef_keys_, (FEATURE,))}
+    wide = {name: dims.index(FEATURE) for name, (_, dims) in arrays.items() if FEATURE in dims}
+    some: Any = False
+    for name, axis in wide.items():
+        data = np.moveaxis(arrays[name][0], axis, 0)
+        some |= data.reshape(len(data), -1).any(axis=1)
+    ids = np.flatnonzero(some).astype(np.uint64)
+    dense = sum(arrays[name][0].nbytes for name in wide)
+    if len(ids) * (dense / len(some) + ids.itemsize) >= dense:
+        return arrays
+    few = {
+        name: (arrays[name][0].take(ids.astype(np.intp), axis), arrays[name][1])
+        for name, axis in wide.items()
+    }
+    return {**arrays, **few, FEATURE: (ids, (FEATURE,))}
 
 
 def _make_room(where: str, overwrite: bool) -> None:
@@ -157,13 +193,34 @@ def load(store: str | os.PathLike[str]) -> Any:
     if isinstance(parameters.get("class_weight"), list):
         parameters["class_weight"] = dict(parameters["class_weight"])
     model = _KINDS[manifest.kind](**parameters)
-    for name in group.array_keys():
-        setattr(model, f"{name}_", _read(group, name))
-    model.n_features_in_ = model.coef_.shape[-1]
+    _set_arrays(model, group, manifest.n_features)
+    model.hashing_ = manifest.hashing
     for name, value in manifest.fitted.items():
         setattr(model, name, value)
     model.history_ = xr.open_zarr(where, group="history", consolidated=False).load()
     return model
+
+
+def _set_arrays(model: Any, group: zarr.Group, n_features: int | None) -> None:
+    ids = _read(group, FEATURE) if FEATURE in group else None
+    for name in set(group.array_keys()) - {FEATURE}:
+        data = _read(group, name)
+        dims = getattr(group[name].metadata, "dimension_names", None) or ()
+        if ids is not None and model.keys == "range" and FEATURE in dims:
+            data = _with_zeros(data, dims.index(FEATURE), ids, n_features)
+        setattr(model, f"{name}_", data)
+    if model.keys == "hash":
+        model.coef_keys_ = ids
+    model.n_features_in_ = model.coef_.shape[-1] if n_features is None else n_features
+
+
+def _with_zeros(few: NDArray[Any], axis: int, ids: NDArray[Any], n: int | None) -> NDArray[Any]:
+    assert n is not None, "version 1 stored all features"
+    shape = list(few.shape)
+    shape[axis] = n
+    data = np.zeros(shape, few.dtype)
+    data[(slice(None),) * axis + (ids.astype(np.intp),)] = few
+    return data
 
 
 def _read(group: zarr.Group, name: str) -> Any:
@@ -179,9 +236,9 @@ def _manifest(group: zarr.Group, where: str) -> ModelManifest:
             f"{where!r} is no complete saved model (attribute daskps: {raw!r}); give the path "
             "that was given to save()."
         )
-    if raw.get("version") != VERSION:
+    if raw.get("version") not in range(1, VERSION + 1):
         raise DatasetFormatError(
-            f"model {where!r} has format version {raw.get('version')!r}, this daskps reads "
+            f"model {where!r} has format version {raw.get('version')!r}, this daskps reads 1 to "
             f"{VERSION}; install a newer daskps."
         )
     try:

@@ -37,6 +37,11 @@ def check_solver(estimator: Any, *, partial: bool = False) -> None:
             f"partial_fit of {name}), whose steps need more than one pass; use solver='adagrad' "
             "or 'ftrl', or fit with warm_start=True."
         )
+    if estimator.keys == "hash":
+        raise ValueError(
+            f"{name}, keys='hash'); its vectors need a row for each feature: use keys='range', on "
+            "data with hash_features if ids are too large, or solver='adagrad' or 'ftrl'."
+        )
     only_one = {"consistency": "bsp", "eta0": None, "rows_per_clock": None}
     for parameter, only in only_one.items():
         value = getattr(estimator, parameter, only)

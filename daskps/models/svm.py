@@ -37,7 +37,7 @@ class LinearSVC(LinearClassifier):
         As in `LogisticRegression`.
     class_weight
         None, ``"balanced"``, or a dict from class to the factor of its rows in all margins.
-    warm_start, random_state, checkpoint, checkpoint_every, keep, n_shards, progress
+    keys, warm_start, random_state, checkpoint, checkpoint_every, keep, n_shards, progress
         As in `LogisticRegression`.
 
     Attributes
@@ -48,7 +48,7 @@ class LinearSVC(LinearClassifier):
         Shape (1,) or (n_classes,), float32.
     classes_
         Distinct labels, ascending.
-    history_, n_iter_, n_features_in_, stop_reason_
+    coef_keys_, hashing_, history_, n_iter_, n_features_in_, stop_reason_
         As in `LogisticRegression`.
 
     References
@@ -84,6 +84,7 @@ class LinearSVC(LinearClassifier):
         n_iter_no_change: int = 3,
         rows_per_clock: int | None = None,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
+        keys: Literal["range", "hash"] = "range",
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -105,6 +106,7 @@ class LinearSVC(LinearClassifier):
         self.n_iter_no_change = n_iter_no_change
         self.rows_per_clock = rows_per_clock
         self.class_weight = class_weight
+        self.keys = keys
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint
