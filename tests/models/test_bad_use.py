@@ -21,6 +21,7 @@ BAD_PARAMETERS: list[tuple[str, Any]] = [
     *(("eta0", x) for x in (0, -1, np.inf, "fast")),
     *(("fit_intercept", x) for x in (None, 1, "yes")),
     *(("solver", x) for x in ("newton", None, 3)),
+    *(("keys", x) for x in ("hashed", None)),
     *(("consistency", x) for x in ("BSP", None)),
     *(("staleness", x) for x in (0, 1.5, None)),
     *(("max_iter", x) for x in (0, 2.5, None)),
