@@ -72,7 +72,7 @@ class LinearEstimator(BaseEstimator):
     alpha: float
     l1_ratio: float
     fit_intercept: bool
-    solver: Literal["adagrad", "ftrl", "lbfgs"]
+    solver: Literal["adagrad", "ftrl", "lbfgs"] = "adagrad"
     eta0: float | None
     consistency: Literal["bsp", "ssp", "asp"]
     staleness: int

@@ -144,6 +144,7 @@ CHANGES_SOMETHING_ELSE = {
     "checkpoint": "test_resumed_run_has_the_bits_of_an_uninterrupted_one",
     "checkpoint_every": "test_checkpoints_are_as_many_as_asked_for",
     "keep": "test_checkpoints_are_as_many_as_asked_for",
+    "keys": "test_hashed_keys_give_the_bits_of_a_range",
     "n_iter_no_change": "test_training_stops_when_the_loss_stalls",
     "n_shards": "test_number_of_shards_is_that_asked_for",
     "progress": "test_bar_is_drawn_on_stderr_when_asked_for",
