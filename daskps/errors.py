@@ -4,6 +4,7 @@ Each class also inherits the builtin that a caller would catch without knowing d
 
     DaskpsError
     ├── DataError (ValueError)
+    │   ├── DataTypeError (TypeError)
     │   └── DatasetFormatError
     ├── CorruptChunk (OSError)
     ├── CheckpointError (OSError)
@@ -26,6 +27,10 @@ class DaskpsError(Exception):
 
 class DataError(DaskpsError, ValueError):
     """The training data, or an argument that describes it, cannot be used."""
+
+
+class DataTypeError(DataError, TypeError):
+    """An entry of the training data is of a type that no number can be made of."""
 
 
 class DatasetFormatError(DataError):

@@ -13,7 +13,7 @@ import scipy.sparse
 import sparse
 from numpy.typing import NDArray
 
-from daskps.errors import DataError
+from daskps.errors import DataError, DataTypeError
 
 from .format import index_dtype
 from .labels import Classes, encode
@@ -43,7 +43,7 @@ def to_partition(
     DataError
         If shapes do not fit or a value cannot be used.
     TypeError
-        If `X` is of a type that is not known.
+        If `X` is of a type that is not known, or holds entries of one.
     """
     csr = _to_csr(X, where)
     n_rows, n_features = (int(n) for n in csr.shape)
@@ -73,8 +73,13 @@ def _to_csr(X: Any, where: str) -> Any:
         X = _from_dense(X, where)
     if X.ndim != 2:
         raise DataError(
-            f"X has shape {X.shape!r}{where}, expected (rows, columns); use X.reshape(-1, 1) for "
-            "a single column."
+            f"X has shape {X.shape!r}{where}, expected (rows, columns). Reshape your data: "
+            "X.reshape(-1, 1) is a single column, X.reshape(1, -1) a single row."
+        )
+    if X.dtype.kind == "c":
+        raise DataError(
+            f"X has dtype {str(X.dtype)!r}{where}. Complex data not supported; use two columns, "
+            "X.real and X.imag."
         )
     if X.dtype.kind not in "biuf":
         raise DataError(
@@ -104,7 +109,7 @@ def _from_dense(X: Any, where: str) -> NDArray[Any]:
         try:
             return array.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise DataError(
+            raise DataTypeError(
                 f"X holds objects that are no numbers{where} ({error}); encode them first."
             ) from error
     return array
@@ -113,7 +118,10 @@ def _from_dense(X: Any, where: str) -> NDArray[Any]:
 def _check_indices(csr: Any, where: str) -> None:
     indptr, indices, n_features = csr.indptr, csr.indices, csr.shape[1]
     if n_features == 0:
-        raise DataError(f"X has 0 columns{where}, expected at least 1.")
+        raise DataError(
+            f"X has 0 feature(s) (shape=({csr.shape[0]}, 0)) while a minimum of 1 is required"
+            f"{where}; check how it was made."
+        )
     if indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):
         raise DataError(
             f"X is a damaged CSR matrix{where}: indptr must rise from 0 to {len(indices)}; "
@@ -136,8 +144,8 @@ def _values(csr: Any, where: str) -> NDArray[np.float32] | None:
         at = int(np.flatnonzero(~finite)[0])
         raise DataError(
             f"row {row_of(csr.indptr, at)}{where}, column {int(csr.indices[at])} holds "
-            f"{csr.data[at].item()!r}, expected a finite number that float32 can hold; "
-            "replace or remove it."
+            f"{csr.data[at].item()!r}, expected a finite number that float32 can hold, no NaN and "
+            "no infinity; replace or remove it."
         )
     return None if np.all(values == 1) else values
 

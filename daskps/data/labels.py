@@ -5,11 +5,13 @@ Owns encoding, counting and merging over pieces. Does not know what a model make
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import DataConversionWarning
 
 from daskps.errors import DataError
 
@@ -34,7 +36,7 @@ def encode(y: Any, n_rows: int, where: str) -> tuple[NDArray[np.float64], Classe
     Parameters
     ----------
     y
-        Numbers, strings or booleans, shape (n_rows,).
+        Numbers, strings or booleans, shape (n_rows,); (n_rows, 1) with a warning.
     n_rows
         Rows of the matrix that `y` belongs to.
     where
@@ -46,6 +48,13 @@ def encode(y: Any, n_rows: int, where: str) -> tuple[NDArray[np.float64], Classe
         If the length, the kind or a value is wrong.
     """
     array = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
+    if array.ndim == 2 and array.shape[1] == 1:
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected; use y.ravel().",
+            DataConversionWarning,
+            stacklevel=2,
+        )
+        array = array.ravel()
     if array.ndim != 1:
         raise DataError(
             f"y has shape {array.shape!r}{where}, expected one label per row; use y.ravel()."

@@ -47,6 +47,7 @@ def train(
     is_ftrl: bool,
     eta: Scalar,
     beta: Scalar,
+    bias_eta: Scalar,
     l2: Scalar,
     l1: Scalar,
 ) -> Scalar:
@@ -54,7 +55,7 @@ def train(
     one = np.float32(1)
     Z, N, W, LAM = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
     weighted = weight.size > 0
-    per_eta = one / eta
+    per_eta, bias_per_eta = one / eta, one / bias_eta
     root = np.empty(longest_row(indptr, start, stop), np.float32)
     S = state[:, :, 0]
     b = bias[0, :, 0].copy()
@@ -92,9 +93,9 @@ def train(
         if learn_bias:
             n1 = b[1] + g0 * g0
             r1 = np.sqrt(n1)
-            step = one / ((beta + r1) * per_eta)
+            step = one / ((one + r1) * bias_per_eta)
             if is_ftrl:
-                b[0] += g0 - (r1 - np.sqrt(b[1])) * per_eta * b[2]
+                b[0] += g0 - (r1 - np.sqrt(b[1])) * bias_per_eta * b[2]
                 b[2] = -b[0] * step
             else:
                 b[2] -= g0 * step

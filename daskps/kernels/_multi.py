@@ -93,13 +93,14 @@ def train(
     is_ftrl: bool,
     eta: Scalar,
     beta: Scalar,
+    bias_eta: Scalar,
     l2: Scalar,
     l1: Scalar,
 ) -> Scalar:
     """One pass over rows [start, stop); updates `state` and `bias`, returns the sum of losses."""
     one, zero = np.float32(1), np.float32(0)
     width = state.shape[2]
-    per_eta = one / eta
+    per_eta, bias_per_eta = one / eta, one / bias_eta
     s = np.empty(width, np.float32)
     curvature = np.empty(width, np.float32)
     pace = np.empty(width, np.float32)
@@ -127,7 +128,7 @@ def train(
                 root[j - first, c] = np.sqrt(own)
         if learn_bias:
             for c in range(width):
-                own = _step(bias[0], c, sw * s[c], is_ftrl, per_eta, beta, zero, zero)
+                own = _step(bias[0], c, sw * s[c], is_ftrl, bias_per_eta, one, zero, zero)
                 pace[c] += own
                 bias[0, 3, c] += curvature[c] * np.sqrt(pace[c] * own)
         for c in range(width):

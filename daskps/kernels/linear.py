@@ -49,8 +49,11 @@ class Rule(NamedTuple):
     """alpha x l1_ratio."""
 
     def unpenalised(self) -> Rule:
-        """Return the rule of the intercept's table."""
-        return self._replace(alpha2=0.0, alpha1=0.0)
+        """Return the rule of the intercept's table.
+
+        Its value is 1 in every row, whatever the scale of the others, of which `beta` tells.
+        """
+        return self._replace(eta=self.eta * self.beta, beta=1.0, alpha2=0.0, alpha1=0.0)
 
 
 class Loss(NamedTuple):
@@ -137,13 +140,14 @@ def train(
     Duchi, Hazan and Singer (2011), "Adaptive Subgradient Methods".
     """
     eta, beta, l2, l1 = _numbers(rule, T_end)
+    bias_eta = np.float32(rule.unpenalised().eta)
     binary = state.shape[2] == 1
     loop: Any = _binary.train if binary else _multi.train
     common = (*_frozen_rows(rows), start, stop, state, bias, *_code(loss))
     if fit_intercept and settle_intercept:
         settle: Any = _bias.settle_binary if binary else _bias.settle_multi
-        settle(*common, rule.ftrl, eta, beta)
-    return float(loop(*common, fit_intercept, rule.ftrl, eta, beta, l2, l1))
+        settle(*common, rule.ftrl, bias_eta, np.float32(1))
+    return float(loop(*common, fit_intercept, rule.ftrl, eta, beta, bias_eta, l2, l1))
 
 
 def end(rule: Rule, pulled: F32, state: F32, T_end: float, out: F32) -> None:

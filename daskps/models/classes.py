@@ -40,11 +40,16 @@ class Labels:
         DataError
             If there are no labels, too many, or some that are no classes.
         """
+        if not dataset.has_label:
+            raise DataError(
+                f"{dataset!r} has no labels. A classifier requires y to be passed, but the target "
+                "y is None; a dataset can be made with class labels too."
+            )
         found = dataset.label_counts()
         if found is None:
             raise DataError(
-                f"{dataset!r} has no labels, or more than 10,000 distinct ones; a classifier needs "
-                "y, or a dataset that was made with class labels."
+                f"{dataset!r} has more than 10,000 distinct labels, continuous ones perhaps; a "
+                "classifier needs classes."
             )
         values, counts = found
         if dataset.classes is not None:
@@ -52,8 +57,9 @@ class Labels:
         fractions = values[values != np.rint(values)]
         if len(fractions):
             raise DataError(
-                f"label {fractions[0].item()!r} is no class: expected whole numbers, strings or "
-                "booleans. Cut a quantity into classes first, for example y > threshold."
+                f"label {fractions[0].item()!r} is no class but continuous: expected whole "
+                "numbers, strings or booleans. Cut a quantity into classes first, for example "
+                "y > threshold."
             )
         kind = _integer_type(y)
         return cls(values, values if kind is None else values.astype(kind), counts)

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskps.cluster import current_client
 from daskps.data import Dataset, Hashing, as_dataset
+from daskps.errors import DataError
 from daskps.kernels import linear as kernel
 from daskps.models import answers, predict, saved
 from daskps.models.features import KeyedScore, hashed_alike
@@ -150,8 +151,7 @@ class LinearEstimator(BaseEstimator):
         check_parameters(self)
         check_solver(self)
         start = self.warm_start and self._fitted
-        dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
-        dataset = self._hashed(dataset) if start else dataset
+        dataset = self._dataset(X, y, sample_weight, start=start)
         target = self._target(dataset, y, start=start)
         heard = progress_listeners(self.progress, callback, target.unit_of_loss)
         options = self._options(dataset, self.max_iter, resume, heard)
@@ -165,8 +165,7 @@ class LinearEstimator(BaseEstimator):
         """Go over `X` once, from the model that is there."""
         check_parameters(self)
         check_solver(self, partial=True)
-        dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
-        dataset = self._hashed(dataset) if self._fitted else dataset
+        dataset = self._dataset(X, y, sample_weight, start=self._fitted)
         target = self._target(dataset, y, start=self._fitted, classes=classes)
         heard = progress_listeners(self.progress, None, target.unit_of_loss)
         options = replace(self._options(dataset, 1, False, heard), checkpoint=None)
@@ -235,6 +234,14 @@ class LinearEstimator(BaseEstimator):
             "coef": (self.coef_, (rows, "feature")),
             "intercept": (self.intercept_, (rows,)),
         }
+
+    def _dataset(self, X: Any, y: Any, sample_weight: Any, *, start: bool) -> Dataset:
+        dataset = as_dataset(X, y, sample_weight, random_state=self.random_state)
+        if sample_weight is not None and not np.asarray(sample_weight).any():
+            raise DataError(
+                "sample_weight is zero for every row; give the rows that count a weight above 0."
+            )
+        return self._hashed(dataset) if start else dataset
 
     # -- training ----------------------------------------------------------------------------
 

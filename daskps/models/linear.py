@@ -97,13 +97,15 @@ class LinearModel:
     def tables(self) -> tuple[TableSpec, ...]:
         """Return the tables of weights and intercepts."""
         updater = FTRL if self.solver == "ftrl" else AdaGrad
-        step = {"discount": self.discount, "eta": self.eta, "beta": self.beta}
+        rule, free = self._rules
+        step = {"discount": self.discount, "eta": rule.eta, "beta": rule.beta}
         penalised = updater(alpha=self.alpha, l1_ratio=self.l1_ratio, **step)  # type: ignore[arg-type]
         kind: Literal["range", "hash"] = "range" if self.n_features else "hash"
         coef = TableSpec(COEF, self.n_features, self.width, penalised, keys=kind)
         if not self.fit_intercept:
             return (coef,)
-        return coef, TableSpec(INTERCEPT, 1, self.width, updater(**step))  # type: ignore[arg-type]
+        own = updater(discount=self.discount, eta=free.eta, beta=free.beta)
+        return coef, TableSpec(INTERCEPT, 1, self.width, own)
 
     def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> LinearData:
         """Fold weights, and rewrite indices to positions in the key set."""

@@ -84,8 +84,8 @@ def check_quantities(dataset: Dataset) -> None:
     """
     if not dataset.has_label:
         raise DataError(
-            f"{dataset!r} has no labels; a regression needs y, or a dataset that was made with "
-            "quantities as labels. This requires y to be passed, but the target y is None."
+            f"{dataset!r} has no labels. A regression requires y to be passed, but the target y is "
+            "None; a dataset can be made with quantities too."
         )
     if dataset.classes is not None:
         raise DataError(

@@ -96,14 +96,14 @@ class Ledger:
 
     def _pass_losses(self) -> list[float]:
         passes = (max(self.parts) + 1) // self.clocks_per_pass if self.parts else 0
-        full = [p for p in range(passes) if self._complete(p)]
+        n_partitions = max((len(m) for m in self.parts.values()), default=0)
+        full = [p for p in range(passes) if self._complete(p, n_partitions)]
         return [self.pass_loss(p) for p in full]
 
-    def _complete(self, number: int) -> bool:
+    def _complete(self, number: int, n_partitions: int) -> bool:
         first = number * self.clocks_per_pass
         clocks = range(first, first + self.clocks_per_pass)
-        n = max(len(m) for m in self.parts.values())
-        return all(len(self.parts.get(c, {})) == n for c in clocks)
+        return all(len(self.parts.get(c, {})) == n_partitions for c in clocks)
 
     def to_xarray(self) -> xr.Dataset:
         """Return the figures over the dimension ``clock``."""

@@ -171,12 +171,12 @@ def broken_csr(index: int) -> scipy.sparse.csr_array:
         ),
         pytest.param(X * 1e300, "row 0, column 0 holds 1e[+]300", id="above-float32"),
         pytest.param(np.empty((0, 2)), "0 rows", id="no-rows"),
-        pytest.param(np.empty((2, 0)), "0 columns", id="no-columns"),
+        pytest.param(np.empty((2, 0)), r"0 feature\(s\)", id="no-columns"),
         pytest.param(
             broken_csr(-4), "row 1 has column id -4, expected 0 to 2", id="negative-index"
         ),
         pytest.param(broken_csr(3), "row 1 has column id 3, expected 0 to 2", id="index-too-large"),
-        pytest.param(np.ones(3), "expected .rows, columns.*reshape", id="one-dimension"),
+        pytest.param(np.ones(3), r"expected .rows, columns.*reshape", id="one-dimension"),
         pytest.param(np.array([["a", "b"]]), "expected numbers", id="strings"),
         pytest.param(np.array([[1, "b"]], object), "objects that are no numbers", id="objects"),
         pytest.param(np.ones((1, 2)) * 1j, "dtype 'complex128'", id="complex"),
@@ -196,7 +196,7 @@ def test_unknown_type_is_named() -> None:
     ("y", "expected"),
     [
         pytest.param(Y[:-1], "5 labels but X has 6 rows", id="length"),
-        pytest.param(Y[:, None], "ravel", id="two-dimensions"),
+        pytest.param(np.stack([Y, Y], 1), "ravel", id="two-dimensions"),
         pytest.param(np.where(Y == 4, np.nan, Y), "label nan of row 4", id="nan"),
         pytest.param(np.where(Y == 4, np.inf, Y), "label inf of row 4", id="infinite"),
         pytest.param(["a", "b", None, "a", "b", "c"], "label None of row 2 is missing", id="none"),

@@ -184,7 +184,7 @@ def test_losses_are_told_in_the_unit_of_the_targets(capsys: pytest.CaptureFixtur
 def test_labels_that_are_no_quantities_are_refused(y: Any) -> None:
     X, good = make()
     bad = None if y is None else y * 200
-    with pytest.raises(DataError, match=r"needs y|expected quantities"):
+    with pytest.raises(DataError, match=r"requires y|expected quantities"):
         LinearRegression().fit(X, bad)
     if bad is not None:
         with pytest.raises(DataError, match="expected quantities"):
