@@ -13,9 +13,15 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from small import Data, fitted
 
-from daskps import LinearRegression, LinearSVC, LogisticRegression
+from daskps import FactorizationMachine, LinearRegression, LinearSVC, LogisticRegression
 
-ESTIMATORS = [LogisticRegression(), LinearSVC(), LinearRegression()]
+ESTIMATORS = [
+    LogisticRegression(),
+    LinearSVC(),
+    LinearRegression(),
+    FactorizationMachine(),
+    FactorizationMachine(loss="squared"),
+]
 LOCAL_STEPS = (
     "steps depend on the order of rows and end near the optimum, not at it to 1e-7; that weights "
     "and repeated rows agree there is tested in test_logistic and test_regression"
