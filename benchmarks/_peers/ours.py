@@ -38,11 +38,12 @@ def _scores(clf: Any, task: Task) -> NDArray[Any]:
 
 
 def _method(solver: str, passes: tuple[int, ...]) -> Method:
-    grid = tuple({"solver": solver, "alpha": alpha} for alpha in (3e-6, 1e-5, 1.7e-5, 3e-5))
-    return Method(train, "daskps", grid[1], grid, passes, peer=False)
+    grid = tuple({"solver": solver, "alpha": alpha} for alpha in (5e-6, 1e-5, 2e-5, 4e-5))
+    return Method(train, "daskps", grid[2], grid, passes, peer=False)
 
 
 METHODS = {
     "daskps, adagrad": _method("adagrad", (1, 2, 3, 4, 5, 6)),
     "daskps, ftrl": _method("ftrl", (1, 2, 3, 4, 5, 6)),
+    "daskps, lbfgs": _method("lbfgs", (5, 8, 12, 16, 20)),
 }
