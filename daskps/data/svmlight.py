@@ -40,7 +40,7 @@ def read_svmlight(
     Files are read by byte range, gzip files (``.gz``) as streams, rows are shuffled. Tasks run on
     the current Dask client, or in threads. The result depends on files and arguments only, not
     on workers. Column ids must ascend in a row and be below 2**64 - 1, or 2**64 if they are hashed;
-    from 2**31 on they are read about three times more slowly. Comments and query ids are skipped.
+    from 2**31 on they are read by a slower parser. Comments and query ids are skipped.
 
     Parameters
     ----------
