@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,12 +142,17 @@ def wait_for_cuts(store: Path, every: int | None) -> Callable[[int, float], None
     def callback(clock: int, loss: float) -> None:
         if not every or clock == 1 or clock % every != 1:
             return
-        deadline = time.monotonic() + 20
-        while f"cut-{clock - 1:08d}" not in published(str(store)):
+        deadline, cut = time.monotonic() + 20, f"cut-{clock - 1:08d}"
+        # its writer tells of it after it is there, and until then no other is begun
+        while cut not in published(str(store)) or writing(cut):
             assert time.monotonic() < deadline, f"the cut before clock {clock} was not written"
             time.sleep(0.01)  # polls
 
     return callback
+
+
+def writing(cut: str) -> bool:
+    return f"daskps-{cut}" in [t.name for t in threading.enumerate()]
 
 
 def test_callback_hears_of_every_clock(binary: Data) -> None:
