@@ -11,8 +11,6 @@ import pytest
 from scipy import sparse
 from sklearn.datasets import dump_svmlight_file
 
-import daskps
-
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
@@ -28,7 +26,6 @@ def test_example_is_twelve_lines() -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.skipif(not hasattr(daskps, "LogisticRegression"), reason="no estimator yet")
 def test_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     X = sparse.random_array((600, 40), density=0.2, rng=rng, format="csr", dtype=np.float32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
@@ -62,7 +63,7 @@ class Target:
         return found.assign(changed) if self.unit_of_loss != 1 else found
 
 
-class LinearEstimator(BaseEstimator):
+class LinearEstimator(BaseEstimator, ABC):
     """Base of the estimators that are tables of weights and an intercept.
 
     A subclass lists its parameters in `__init__`, says in `_target` what labels mean, in `_model`
@@ -174,21 +175,21 @@ class LinearEstimator(BaseEstimator):
 
     # -- what subclasses say -----------------------------------------------------------------
 
+    @abstractmethod
     def _target(self, dataset: Dataset, y: Any, *, start: bool, classes: Any = None) -> Target:
         """Return the labels of `dataset`, made from `y`, as they are learnt, or raise DataError.
 
         `start` tells whether training goes on from the model that is there; `classes` is what
         `partial_fit` of a classifier was told.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _loss(self, target: Target) -> kernel.Loss:
         """Return what is minimised, in the scale of `target`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _held_out(self, dataset: Dataset, target: Target) -> Dataset:
         """Return held-out data with labels like those of `target`."""
-        raise NotImplementedError
 
     def _model(self, n_features: int, target: Target, *, start: bool) -> Any:
         """Return the model to train; `start` tells whether it goes on from what is there."""

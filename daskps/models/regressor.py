@@ -5,6 +5,7 @@ The scale of labels is in `quantities`; the course of training is in `estimator`
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Self
@@ -58,9 +59,9 @@ class LinearRegressor(RegressorMixin, LinearEstimator):
         return Target(ScaledDataset(dataset, scale), scale=scale)
 
     @property
+    @abstractmethod
     def _robust(self) -> bool:
         """Whether a few wild labels should hardly matter."""
-        raise NotImplementedError
 
     def _held_out(self, dataset: Dataset, target: Target) -> Dataset:
         check_quantities(dataset)

@@ -29,6 +29,8 @@ TOKEN = 32
 """Characters of a token."""
 HELLO = 10.0
 """Seconds in which a new connection must show the token."""
+MESSAGE = 60.0
+"""Seconds in which a message that has begun must be over; who sent it waits less."""
 
 
 class DoorKeeper:
@@ -114,7 +116,6 @@ class DoorKeeper:
             stream.deadline = time.monotonic() + HELLO
             if not hmac.compare_digest(stream.greeting(TOKEN), self.door.token.encode()):
                 return
-            stream.deadline = None
             while True:
                 self._answer(stream)
         finally:
@@ -123,7 +124,9 @@ class DoorKeeper:
                 self._streams.discard(stream)
 
     def _answer(self, stream: Stream) -> None:
+        stream.deadline = None  # a connection may rest between messages, not inside one
         header, size = stream.receive(Request)
+        stream.deadline = time.monotonic() + MESSAGE
         try:
             shard = self._find(header.shard, header.incarnation, header.key)
             body = _Body(shard, header, self._buffers.take)
