@@ -27,6 +27,7 @@ import psutil
 import pytest
 import scipy.sparse as sp
 from distributed import Client, LocalCluster, Scheduler
+from movers import Kept, Movers
 from numpy.typing import NDArray
 
 from daskps.data import Dataset, as_dataset
@@ -37,6 +38,7 @@ from daskps.run.coordinator import Coordinator
 from daskps.run.dask_hub import is_shard
 from daskps.run.driver import Listener
 from daskps.run.launch import Outcome, RunOptions, run_training
+from daskps.run.plan import Model
 
 Problem = tuple[sp.csr_array, NDArray[np.float64]]
 
@@ -295,20 +297,30 @@ def train(
     consistency: str = "bsp",
     *listeners: Listener,
     dataset: Dataset | None = None,
-    model: LinearModel | LBFGSModel | None = None,
+    model: Model | None = None,
+    collect: Kept | None = None,
     **options: Any,
 ) -> Outcome:
     """Train the problem on a cluster, or in this process."""
     wanted = {"max_iter": 5, "clocks_per_pass": 4, **options}
     run = RunOptions(consistency=consistency, listeners=listeners, **wanted)
     chosen = model or logistic(consistency)
-    return run_training(chosen, dataset or memory_dataset(), run, client=client)
+    data = dataset or memory_dataset()
+    return run_training(chosen, data, run, collect=collect, client=client)
 
 
 @cache
 def calm(consistency: str = "bsp", **options: Any) -> Outcome:
     """Return the same run in this process, which nothing disturbs."""
     return train(None, consistency, **options)
+
+
+@cache
+def calm_movers() -> Kept:
+    """Return what the partitions of a model with state keep after a run that nothing disturbs."""
+    kept = Kept()
+    train(None, model=Movers(), collect=kept)
+    return kept
 
 
 @cache

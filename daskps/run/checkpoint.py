@@ -62,6 +62,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     partition_rows: list[int]
     """Rows of each partition of the training data: the fingerprint that `resume` checks."""
     ledger: dict[str, Any]
+    states: dict[str, int] = {}
+    """Bytes of each array that a partition keeps, by ``partition/name``."""
 
 
 def _open(store: Any, mode: Any = "r") -> zarr.Group:

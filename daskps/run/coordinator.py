@@ -352,6 +352,7 @@ class Coordinator:
         self._down |= set(shards)
         everything = len(self._down) >= self.policy.n_shards
         self._rolling |= self.policy.staleness == 0 or self._safe is None or everything
+        self._rolling |= self.policy.keeps_states
         # what still runs would be refused as stale; and its success could be old news by then
         dropped: list[ev.Action] = [ev.Abandon(t) for t in self.running]
         self._unsure |= {r.partition for r in self.running.values()}

@@ -246,6 +246,15 @@ class DaskEngine(Engine):
         found = zip(refs, doors, strict=True)
         return {r.shard: replace(r, door=d) for r, d in found if isinstance(d, Door)}
 
+    def _homes(self, refs: Mapping[int, ShardRef]) -> tuple[int, ...]:
+        # where a partition's data is its tasks will run, and what it keeps need not travel
+        at = {ref.address: shard for shard, ref in refs.items()}
+        keys = [f.key for f in self._data]
+        where = self._ask(self._scheduler.who_has, keys=keys)
+        near = (next((at[w] for w in where.get(k, ()) if w in at), None) for k in keys)
+        far = super()._homes(refs)
+        return tuple(far[p] if home is None else home for p, home in enumerate(near))
+
     def _call(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
         loop: Any = self._client.loop
         sent = asyncio.run_coroutine_threadsafe(

@@ -191,7 +191,7 @@ def _transport(plan: Plan) -> WorkerTransport:
 def load(source: Dataset | Partition, number: int, plan: Plan, *, held_out: bool) -> Prepared:
     """Task: read and prepare one partition."""
     partition = source.partition(number) if isinstance(source, Dataset) else source
-    return plan.prepare_whole(partition) if held_out else plan.prepare(partition)
+    return (plan.prepare_whole if held_out else plan.prepare)(partition, number)
 
 
 def work(

@@ -19,10 +19,11 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from daskps.run.wire import Answer, Request, Stream, cut, wants_of
+from daskps.run.parcels import pack, unpack
+from daskps.run.wire import Answer, Inquiry, Request, Stream, cut, wants_of
 from daskps.server.buffers import Buffers
 from daskps.server.layout import Door
-from daskps.server.messages import Pull, Push
+from daskps.server.messages import Ask, Pull, Push
 from daskps.server.shard import Shard
 
 TOKEN = 32
@@ -125,11 +126,15 @@ class DoorKeeper:
 
     def _answer(self, stream: Stream) -> None:
         stream.deadline = None  # a connection may rest between messages, not inside one
-        header, size = stream.receive(Request)
+        header, size = stream.receive(Request | Inquiry)
         stream.deadline = time.monotonic() + MESSAGE
         try:
             shard = self._find(header.shard, header.incarnation, header.key)
-            body = _Body(shard, header, self._buffers.take)
+            body: _Body | _Question
+            if isinstance(header, Inquiry):
+                body = _Question(shard, header, size)
+            else:
+                body = _Body(shard, header, self._buffers.take)
             if sum(a.nbytes for a in body.arrays) != size:
                 raise ValueError(f"{size} bytes came with {header}, which names others.")
         except Exception as error:
@@ -168,3 +173,21 @@ class _Body:
             return Answer(applied=self._shard.push(push).applied), []
         pull = Pull(h.generation, h.partition, h.clock, self._wants)
         return Answer(samples=self._shard.pull(pull, self._pieces)), self._wholes
+
+
+class _Question:
+    """A question whose arrays are still to be received, and what it asks of the shard."""
+
+    def __init__(self, shard: Shard, header: Inquiry, size: int) -> None:
+        self._shard, self._header = shard, header
+        self._named = unpack(header.parcels, size)  # the shard keeps them: no scratch memory
+        self.arrays = list(self._named.values())
+
+    def deliver(self) -> tuple[Answer, list[NDArray[Any]]]:
+        """Return the shard's answer, and the arrays that go with it."""
+        h = self._header
+        found = self._shard.ask(Ask(h.generation, h.partition, h.clock, h.what, self._named))
+        if found is None or found is self._named:  # what has just come need not go back
+            return Answer(applied=found is not None), []
+        parcels, arrays = pack(found)
+        return Answer(parcels=parcels), arrays

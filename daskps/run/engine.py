@@ -6,11 +6,9 @@ a shard is made, how it is called, and where tasks run.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import queue
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,13 +21,15 @@ from daskps.errors import CheckpointError, RunFailed, ShardLost, StaleLayout
 from daskps.run import checkpoint
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
+from daskps.run.cut_writer import CutWriter
+from daskps.run.host import Frost
 from daskps.run.ledger import Ledger
 from daskps.run.plan import Conducted, Plan
 from daskps.run.state import State
 from daskps.server.client import merge_values
 from daskps.server.functions import FUNCTIONS
 from daskps.server.layout import Layout, ShardRef
-from daskps.server.messages import Stats
+from daskps.server.messages import Arrays, Stats
 from daskps.server.tables import Placement
 
 logger = logging.getLogger("daskps")
@@ -86,7 +86,12 @@ class Engine(ABC):
         self.checkpoints = checkpoints
         self.layout: Layout
         self._inbox: queue.SimpleQueue[Callable[[], ev.Event | None]] = queue.SimpleQueue()
-        self._writers: list[threading.Thread] = []
+        self._states_nbytes = 0
+        self._writer: CutWriter | None = None
+        if checkpoints is not None:
+            self._writer = CutWriter(
+                plan, checkpoints, partition_rows, self._call, self.post, lambda: self.layout
+            )
         self._state: State | None = None
 
     # -- for the driver ----------------------------------------------------------------------
@@ -99,7 +104,11 @@ class Engine(ABC):
         slots = Layout.place(self.plan.server.n_slots, dict(enumerate(here)))
         self.layout = slots
         refs = self._make(dict.fromkeys(numbers, 0), generation=1)
-        self.layout = Layout(1, slots.owners, refs)
+        homes = self._homes(refs) if self.plan.keeps_states else ()
+        self.layout = Layout(1, slots.owners, refs, homes)
+        if cut is not None and self._store is not None:
+            listed = checkpoint.read_manifest(self._store, cut).states
+            self._states_nbytes = sum(listed.values())
         if cut is not None or state is not None:
             calls = [self._restoring(r, 1, clocks, cut) for r in self.layout.refs.values()]
             _raise_first(self._call(calls, self._bulk_timeout))
@@ -147,6 +156,13 @@ class Engine(ABC):
             slots = list(range(first, min(first + step, place.n_used)))
             yield from self._all("values", table=spec.name, slots=slots).values()
 
+    def kept(self, partition: int) -> Arrays:
+        """Return what a partition kept last."""
+        home = self.layout.refs[self.layout.homes[partition]]
+        call = (home, "kept", {"partition": partition})
+        answer: Arrays = _raise_first(self._call([call], self._bulk_timeout))[0]
+        return answer
+
     def state(self) -> State:
         """Return everything that the shards hold, to start another run from."""
         self._all("freeze", cut="state")
@@ -173,8 +189,8 @@ class Engine(ABC):
 
     def close(self) -> None:
         """Leave nothing behind: no shard, task, thread or cut that is half-written."""
-        for writer in list(self._writers):
-            writer.join(timeout=self._bulk_timeout)
+        if self._writer is not None:
+            self._writer.join(self._bulk_timeout)
         self._close()
 
     # -- for subclasses ----------------------------------------------------------------------
@@ -199,6 +215,10 @@ class Engine(ABC):
     @abstractmethod
     def _close(self) -> None: ...
 
+    def _homes(self, refs: Mapping[int, ShardRef]) -> tuple[int, ...]:
+        """Return the shard that each partition's state lives in: a near one, if any is."""
+        return tuple(p % self.n_shards for p in range(self.plan.server.n_partitions))
+
     def _expel(self, address: str) -> None:  # noqa: B027  # nothing hangs in one process
         """Keep a worker that does not answer from getting anything again."""
 
@@ -218,8 +238,8 @@ class Engine(ABC):
 
     @property
     def _bulk_timeout(self) -> float:
-        """Seconds in which every shard must have moved all of its rows."""
-        return self.recovery_timeout + self._nbytes / SLOWEST
+        """Seconds in which every shard must have moved all that it holds."""
+        return self.recovery_timeout + (self._nbytes + self._states_nbytes) / SLOWEST
 
     def _all(self, operation: str, *, within: float | None = None, **kwargs: Any) -> dict[int, Any]:
         refs = self.layout.refs
@@ -260,67 +280,15 @@ class Engine(ABC):
             self.post(ev.TurnTaken(number, turn))
 
     def _freeze(self, cut: str, clocks: ev.Clocks, ledger: dict[str, Any]) -> None:
-        assert self.checkpoints is not None
+        assert self._writer is not None
         try:
-            frozen = self._all("freeze", within=self.plan.call_timeout, cut=cut)
+            frozen: dict[int, Frost] = self._all("freeze", within=self.plan.call_timeout, cut=cut)
         except (ShardLost, StaleLayout, TimeoutError) as error:
             self.post(ev.CutFailed(cut, error))
             return
         self.post(ev.CutFrozen(cut))
-        args = (cut, dict(clocks), ledger, self.layout, frozen, list(self._writers))
-        writer = threading.Thread(target=self._write, args=args, name=f"daskps-{cut}", daemon=True)
-        self._writers.append(writer)
-        writer.start()
-
-    def _write(
-        self,
-        cut: str,
-        clocks: dict[int, int],
-        ledger: dict[str, Any],
-        layout: Layout,
-        frozen: Any,
-        before: Sequence[threading.Thread],
-    ) -> None:
-        """Write a frozen cut while training goes on; runs in a thread of its own."""
-        assert self.checkpoints is not None
-        store = self.checkpoints.store
-        try:
-            for writer in before:  # a loss overtook it: it may be at work on a cut of this name
-                writer.join(self._bulk_timeout)
-            rows: dict[str, dict[int, int]] = {}
-            samples = {s: seen for n, (_, seen) in frozen.items() for s in layout.slots_of(n)}
-            for sizes, _ in frozen.values():
-                for table, by_slot in sizes.items():
-                    rows.setdefault(table, {}).update(by_slot)
-            counts = checkpoint.create(store, cut, self.plan.server, rows)
-            calls = [
-                (ref, "write_cut", {"store": store, "cut": cut}) for ref in layout.refs.values()
-            ]
-            _raise_first(self._call(calls, self._bulk_timeout))
-            manifest = checkpoint.Manifest(
-                model=self.checkpoints.fingerprint,
-                server=self.plan.server,
-                clocks_per_pass=self.plan.clocks_per_pass,
-                clocks=[clocks[p] for p in sorted(clocks)],
-                samples=[samples[s] for s in sorted(samples)],
-                rows=counts,
-                partition_rows=self.partition_rows,
-                ledger=ledger,
-            )
-            if layout.generation == self.layout.generation:  # else a loss overtook this cut
-                checkpoint.publish(store, cut, manifest)
-                self.post(ev.CutPublished(cut, clocks))
-                checkpoint.prune(store, cut, self.checkpoints.keep)
-        except Exception as error:  # whatever the store raises: training must not stop
-            if layout.generation == self.layout.generation:
-                logger.warning("checkpoint %s could not be written: %s", cut, error)
-            else:  # the next one comes after the recovery
-                logger.info("checkpoint %s was given up: a shard was lost meanwhile", cut)
-            self.post(ev.CutFailed(cut, error))
-            with contextlib.suppress(Exception):  # shards that are gone hold nothing
-                self._call([(ref, "thaw", {"cut": cut}) for ref in layout.refs.values()], PING)
-        finally:
-            self._writers.remove(threading.current_thread())
+        self._states_nbytes = sum(n for f in frozen.values() for n in f.states.values())
+        self._writer.start(cut, clocks, ledger, self.layout, frozen, self._bulk_timeout)
 
     def _recover(self, action: ev.Recover) -> None:
         start = time.monotonic()
@@ -388,7 +356,8 @@ class Engine(ABC):
     ) -> ControlCall:
         kwargs: dict[str, Any] = {"generation": generation, "clocks": dict(clocks)}
         if cut is not None:
-            kwargs |= {"store": self._store, "cut": cut}
+            partitions = self.layout.partitions_of(ref.shard)
+            kwargs |= {"store": self._store, "cut": cut, "partitions": partitions}
         elif self._state is not None:
             kwargs["start"] = self._state.of(self.layout.slots_of(ref.shard), self.plan.server)
         return ref, "restore", kwargs

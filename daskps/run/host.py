@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from daskps.errors import ShardLost
-from daskps.run import checkpoint
+from daskps.run import checkpoint, partition_states
 from daskps.server.functions import Partial
 from daskps.server.layout import ShardRef
-from daskps.server.messages import Stats
+from daskps.server.messages import Arrays, Stats
 from daskps.server.shard import Frozen, ServerSpec, Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Frost:
+    """What one shard froze."""
+
+    rows: dict[str, dict[int, int]]
+    """Rows by table and slot."""
+    samples: float
+    states: dict[str, int]
+    """Bytes of the arrays that partitions keep; see `partition_states.sizes`."""
 
 
 class ShardHost:
@@ -22,7 +34,7 @@ class ShardHost:
 
     OPERATIONS = frozenset(
         (
-            *("apply", "values", "freeze", "write_cut", "thaw", "dump"),
+            *("apply", "values", "kept", "freeze", "write_cut", "thaw", "dump"),
             *("advance", "restore", "stats", "ping"),
         )
     )
@@ -62,14 +74,21 @@ class ShardHost:
         """See `Shard.values`."""
         return self.shard.values(table, slots)
 
-    def freeze(self, cut: str) -> tuple[dict[str, dict[int, int]], float]:
-        """Keep the present state as `cut`; return its sizes and the samples seen."""
-        return self.shard.freeze(cut), self.shard.samples
+    def kept(self, partition: int) -> Arrays:
+        """See `Shard.kept`."""
+        return self.shard.kept(partition)
+
+    def freeze(self, cut: str) -> Frost:
+        """Keep the present state as `cut`; say what is in it."""
+        rows = self.shard.freeze(cut)
+        states = self.shard.frozen_states(cut)
+        return Frost(rows, self.shard.samples, partition_states.sizes(states))
 
     def write_cut(self, store: str, cut: str) -> None:
         """Write the slots of `cut` as chunks; the driver publishes them."""
         try:
             checkpoint.write_slots(store, cut, self.shard.frozen(cut))
+            partition_states.write(store, cut, self.shard.frozen_states(cut))
         finally:
             self.shard.thaw(cut)
 
@@ -94,8 +113,12 @@ class ShardHost:
         store: str | None = None,
         cut: str | None = None,
         start: tuple[float, Frozen] | None = None,
+        partitions: Sequence[int] = (),
     ) -> None:
-        """Load the slots of `cut`, or the rows of `start`, or initial values."""
+        """Load the slots of `cut`, or the rows of `start`, or initial values.
+
+        With a cut comes what `partitions` kept, whose home this is.
+        """
         if store is None or cut is None:
             self.shard.restore(generation, clocks, *(start or (0.0, None)))
             return
@@ -103,7 +126,8 @@ class ShardHost:
         tables = checkpoint.read_slots(store, cut, manifest, self._slots)
         # slots of shards that had lost updates have seen fewer samples
         samples = min(manifest.samples[s] for s in self._slots) if self._slots else 0.0
-        self.shard.restore(generation, clocks, samples, tables)
+        states = partition_states.read(store, cut, manifest.states, partitions)
+        self.shard.restore(generation, clocks, samples, tables, states)
 
     def stats(self) -> Stats:
         """See `Shard.stats`."""

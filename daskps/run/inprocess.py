@@ -91,9 +91,11 @@ class InProcessEngine(Engine):
         self._data = self._load(dataset, plan.prepare)
         self._held_out = [] if held_out is None else self._load(held_out, plan.prepare_whole)
 
-    def _load(self, dataset: Dataset, prepare: Callable[[Partition], Prepared]) -> list[Prepared]:
+    def _load(
+        self, dataset: Dataset, prepare: Callable[[Partition, int], Prepared]
+    ) -> list[Prepared]:
         numbers = range(dataset.n_partitions)
-        return list(self._pool.map(lambda i: prepare(dataset.partition(i)), numbers))
+        return list(self._pool.map(lambda i: prepare(dataset.partition(i), i), numbers))
 
     def lose(self, *shards: int) -> None:
         """Lose shards as if their worker had died, for tests."""

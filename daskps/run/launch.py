@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from daskps.data import Dataset
 from daskps.errors import CheckpointError, ShardLost
-from daskps.run import checkpoint
+from daskps.run import checkpoint, partition_states
 from daskps.run.checkpoint import Checkpoints
 from daskps.run.coordinator import Coordinator
 from daskps.run.driver import Listener, drive
@@ -24,6 +24,7 @@ from daskps.run.ledger import Ledger
 from daskps.run.plan import Conducted, Model, Plan
 from daskps.run.policy import Policy, staleness_of
 from daskps.run.state import State
+from daskps.server.messages import Arrays
 from daskps.server.shard import ServerSpec
 
 logger = logging.getLogger("daskps")
@@ -71,6 +72,7 @@ def run_training(
     held_out: Dataset | None = None,
     start: State | None = None,
     keep_state: bool = False,
+    collect: Callable[[int, Arrays], None] | None = None,
     client: Any = None,
 ) -> Outcome:
     """Train `model` on `dataset`.
@@ -85,6 +87,9 @@ def run_training(
         Rows to start from, of a run with the same tables.
     keep_state
         Whether the outcome holds the rows with their updater state.
+    collect
+        Called after the run with each partition's number and what it keeps, one at a time; again
+        from the first if a loss takes the result and the run goes on.
     client
         A `distributed.Client` to run on; None runs in this process.
 
@@ -125,6 +130,9 @@ def run_training(
                 # what a conducted model keeps beside its results says nothing to another run
                 keeps = keep_state and not isinstance(model, Conducted)
                 state = engine.state() if keeps else None
+                if collect is not None:
+                    for p in range(len(rows)):
+                        collect(p, engine.kept(p))
                 break
             except ShardLost:  # the result is lost with it: go back to a cut, or begin again
                 if (lost := engine.silent()) is None:
@@ -156,6 +164,7 @@ def _policy(
         checkpoint_clocks=every if isinstance(every, int) else None,
         checkpoint_seconds=parse_timedelta(every) if isinstance(every, str) else None,
         evaluate=evaluate,
+        keeps_states=plan.keeps_states,
         takes_turns=conducted,
         # what a conducted model evaluates may be a point that it gives up: it judges by itself
         tol=None if conducted and not evaluate else options.tol,
@@ -186,7 +195,10 @@ def _resumed(
     for cut in cuts:
         try:
             manifest = checkpoint.read_manifest(checkpoints.store, cut)
-            checkpoint.read_slots(checkpoints.store, cut, manifest, slots)  # is every chunk whole?
+            # is every chunk whole?
+            checkpoint.read_slots(checkpoints.store, cut, manifest, slots)
+            for p in range(plan.server.n_partitions):
+                partition_states.read(checkpoints.store, cut, manifest.states, [p])
         except CheckpointError as error:
             logger.warning("%s", error)
             last = error

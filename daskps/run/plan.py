@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from daskps.data import Partition
 from daskps.run.events import Turn
 from daskps.server.keys import KeySet
+from daskps.server.messages import Arrays
 from daskps.server.shard import ServerSpec
 from daskps.server.tables import Placement, TableSpec
 
@@ -21,6 +22,16 @@ class StepServer(Protocol):
     @property
     def sync(self) -> bool:
         """Whether pushes of a clock are merged together (BSP)."""
+        ...
+
+    @property
+    def partition(self) -> int:
+        """Number of the partition that the step is for."""
+        ...
+
+    @property
+    def clock(self) -> int:
+        """Clock that the step is for."""
         ...
 
     @property
@@ -40,6 +51,19 @@ class StepServer(Protocol):
         self, keysets: Sequence[KeySet], deltas: Sequence[NDArray[Any]], *, samples: float
     ) -> None:
         """Send deltas, once a step."""
+        ...
+
+    def state(self) -> Arrays | None:
+        """Return what this partition kept the last time, read-only; None if it never did."""
+        ...
+
+    def keep(self, arrays: Arrays) -> Arrays:
+        """Keep arrays until the partition's next step: once a step, before it pushes.
+
+        They become read-only. What is returned counts: the same, or what an attempt of this very
+        step kept before it failed, whose push may have reached some shards. Deltas that must agree
+        with the state to the last bit in SSP and ASP are made of what is returned.
+        """
         ...
 
 
@@ -109,6 +133,35 @@ class Conducted(Model, Protocol):
         ...
 
 
+@runtime_checkable
+class Stateful(Model, Protocol):
+    """A model whose partitions keep arrays from step to step (`StepServer.keep`).
+
+    After a loss of a shard everybody goes back to the last cut, in every consistency, so that the
+    tables and what the partitions keep agree.
+    """
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """Names of the arrays."""
+        ...
+
+
+@runtime_checkable
+class Sliced(Model, Protocol):
+    """A model that cuts partitions in its own way, not into runs of rows."""
+
+    def cut(
+        self,
+        partition: Partition,
+        number: int,
+        clocks_per_pass: int,
+        placements: Mapping[str, Placement],
+    ) -> Sequence[Any]:
+        """Return what `step` gets at each clock of a pass; see `Model.prepare`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A partition ready to train on: one entry a slice, so that each pulls its own keys only."""
@@ -137,14 +190,21 @@ class Plan:
         s, of = clock % self.clocks_per_pass, self.clocks_per_pass
         return slice(n_rows * s // of, n_rows * (s + 1) // of)
 
-    def prepare(self, partition: Partition) -> Prepared:
+    @property
+    def keeps_states(self) -> bool:
+        """Whether partitions keep anything."""
+        return isinstance(self.model, Stateful)
+
+    def prepare(self, partition: Partition, number: int) -> Prepared:
         """Return a partition of the training data, cut into the slices of a pass."""
         places = self.server.placements()
+        if isinstance(self.model, Sliced):
+            return Prepared(tuple(self.model.cut(partition, number, self.clocks_per_pass, places)))
         cuts = (self.slice_of(partition.n_rows, c) for c in range(self.clocks_per_pass))
         parts = (partition.rows(cut.start, cut.stop) for cut in cuts)
         return Prepared(tuple(self.model.prepare(part, places) for part in parts))
 
-    def prepare_whole(self, partition: Partition) -> Prepared:
+    def prepare_whole(self, partition: Partition, number: int) -> Prepared:
         """Return a partition of the held-out data, in one piece."""
         return Prepared((self.model.prepare(partition, self.server.placements()),))
 

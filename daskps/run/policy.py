@@ -21,6 +21,8 @@ class Policy:
     checkpoint_seconds: float | None = None
     evaluate: bool = False
     """Evaluate the held-out dataset after each pass."""
+    keeps_states: bool = False
+    """Partitions keep arrays: after a loss everybody goes back, so that these agree with tables."""
     takes_turns: bool = False
     """Let the model act on the tables after each clock; BSP only."""
     tol: float | None = None

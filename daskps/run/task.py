@@ -15,6 +15,7 @@ from daskps.server.buffers import Buffers
 from daskps.server.client import ParameterClient, Transport
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout
+from daskps.server.messages import Arrays
 
 
 @functools.cache
@@ -35,10 +36,19 @@ class _BoundServer:
         self._id = {"partition": partition, "clock": clock}
         self.seconds = 0.0
         self.pushed = False
+        self._kept = False
 
     @property
     def sync(self) -> bool:
         return self._client.spec.sync
+
+    @property
+    def partition(self) -> int:
+        return self._id["partition"]
+
+    @property
+    def clock(self) -> int:
+        return self._id["clock"]
 
     @property
     def samples_together(self) -> int:
@@ -65,6 +75,40 @@ class _BoundServer:
         start = time.perf_counter()
         self._client.push(keysets, deltas, samples=samples, **self._id)
         self.seconds += time.perf_counter() - start
+
+    def state(self) -> Arrays | None:
+        self._check_stateful()
+        start = time.perf_counter()
+        found = self._client.state(**self._id)
+        self.seconds += time.perf_counter() - start
+        return found
+
+    def keep(self, arrays: Arrays) -> Arrays:
+        self._check_stateful()
+        if self.pushed or self._kept:
+            raise RuntimeError(
+                "a step kept state {what} for partition {partition} at clock {clock}; expected one "
+                "call of keep, before push.".format(
+                    what="after its push" if self.pushed else "twice", **self._id
+                )
+            )
+        if set(arrays) != set(self._plan.model.keeps):  # type: ignore[attr-defined]  # is Stateful
+            raise ValueError(
+                f"{type(self._plan.model).__name__}.step kept {sorted(arrays)}; expected the names "
+                f"in its `keeps`: {sorted(self._plan.model.keeps)}."  # type: ignore[attr-defined]
+            )
+        self._kept = True
+        start = time.perf_counter()
+        kept = self._client.keep(arrays, **self._id)
+        self.seconds += time.perf_counter() - start
+        return kept
+
+    def _check_stateful(self) -> None:
+        if not self._plan.keeps_states:
+            raise RuntimeError(
+                f"{type(self._plan.model).__name__} has no property `keeps`, so its partitions "
+                "keep nothing; expected the names of the arrays that its steps keep."
+            )
 
 
 def run_task(

@@ -14,17 +14,17 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from daskps import errors
+from daskps.run.parcels import Parcel, pack
 from daskps.server.layout import ShardRef
-from daskps.server.messages import Pieces, Pull, Push, Want
+from daskps.server.messages import Ask, Pieces, Pull, Push, Want
 
-T = TypeVar("T", bound=msgspec.Struct)
 _PREFIX = struct.Struct("<IQ")
 """Bytes of the header, bytes of the arrays behind it."""
 _MAX_HEADER = 2**26
@@ -33,7 +33,7 @@ _VECTOR = 512
 _ATOMS = {"": None, "uint32": np.dtype(np.uint32), "uint64": np.dtype(np.uint64)}
 
 
-class Request(msgspec.Struct, frozen=True, array_like=True):
+class Request(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Header of a pull or push; behind it the positions of each want, then the deltas."""
 
     shard: int
@@ -51,14 +51,28 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     """Type of the positions of each want; empty for all rows."""
 
 
+class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Header of a question; behind it the arrays that it hands over."""
+
+    shard: int
+    incarnation: int
+    key: str
+    generation: int
+    partition: int
+    clock: int
+    what: Literal["state", "keep"]
+    parcels: list[Parcel]
+
+
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """Header of an answer; behind that to a pull its rows."""
+    """Header of an answer; behind that to a pull its rows, behind that to a question its arrays."""
 
     error: str = ""
     """Name of the class of an error."""
     text: str = ""
     samples: float = 0.0
     applied: bool = False
+    parcels: list[Parcel] | None = None
 
 
 class Stream:
@@ -96,7 +110,7 @@ class Stream:
         first = _PREFIX.pack(len(head), sum(map(len, body))) + head
         self._all([memoryview(first), *body], self._put)
 
-    def receive(self, kind: type[T]) -> tuple[T, int]:
+    def receive(self, kind: Any) -> tuple[Any, int]:
         """Return a header, and the bytes that stand behind it.
 
         Raises
@@ -171,8 +185,14 @@ class Stream:
         self._sock.close()
 
 
-def request(ref: ShardRef, msg: Pull | Push, out: Pieces) -> tuple[Request, list[NDArray[Any]]]:
+def request(
+    ref: ShardRef, msg: Pull | Push | Ask, out: Pieces
+) -> tuple[Request | Inquiry, list[NDArray[Any]]]:
     """Return the frame of a message to the shard `ref`; `out` gives the sizes of a pull."""
+    if isinstance(msg, Ask):
+        parcels, arrays = pack(msg.arrays)
+        whose = (msg.generation, msg.partition, msg.clock, msg.what)
+        return Inquiry(ref.shard, ref.incarnation, ref.key, *whose, parcels), arrays
     pieces = msg.deltas if isinstance(msg, Push) else out
     header = Request(
         *(ref.shard, ref.incarnation, ref.key, isinstance(msg, Push)),

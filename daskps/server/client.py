@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from daskps.server.buffers import Buffers
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout, ShardRef
-from daskps.server.messages import Pieces, Pull, Push, Want
+from daskps.server.messages import Arrays, Ask, Pieces, Pull, Push, Want
 from daskps.server.shard import ServerSpec, Shard
 from daskps.server.tables import Placement
 
-Call = tuple[ShardRef, Pull | Push, Pieces]
-"""(where, message, where the answer's rows go; none for a push)."""
+Call = tuple[ShardRef, Pull | Push | Ask, Pieces]
+"""(where, message, where the rows go that answer a pull)."""
 
 
 class Transport(Protocol):
@@ -36,7 +36,7 @@ class Transport(Protocol):
     def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
         """Send all messages at once; what is returned waits for their answers, in order.
 
-        The answer to a pull is what `Shard.pull` returns, that to a push what `Shard.push` does.
+        The answers are what the shard's method of the message's name returns.
 
         The wait raises `ShardLost` if a shard does not answer in time, is gone or is another
         incarnation, and `StaleLayout` if a shard is of another layout generation.
@@ -140,6 +140,26 @@ class ParameterClient:
         acks += wait()
         self.traffic.pushed += self._nbytes(deltas, keysets, far)
         return any(a.applied for a in acks)
+
+    def state(self, *, partition: int, clock: int) -> Arrays | None:
+        """Return what a partition kept before its step at `clock`; None if there is nothing."""
+        return self._at_home(Ask(self.layout.generation, partition, clock, "state"))
+
+    def keep(self, arrays: Arrays, *, partition: int, clock: int) -> Arrays:
+        """Keep what a step has made; return what counts, which an earlier attempt may have kept."""
+        kept = self._at_home(Ask(self.layout.generation, partition, clock, "keep", arrays))
+        assert kept is not None
+        return kept
+
+    def _at_home(self, msg: Ask) -> Arrays | None:
+        ref = self.layout.refs[self.layout.homes[msg.partition]]
+        here = self._transport.local(ref)
+        if here is not None:
+            return here.ask(msg)
+        answer: Arrays | None = self._transport.send([(ref, msg, ())])()[0]
+        self.traffic.pushed += sum(a.nbytes for a in msg.arrays.values())
+        self.traffic.pulled += sum(a.nbytes for a in (answer or {}).values())
+        return answer
 
     def _split(self) -> tuple[list[tuple[Shard, ShardRef, list[int]]], list[Any]]:
         near, far = [], []

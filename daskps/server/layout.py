@@ -61,11 +61,14 @@ class Layout(msgspec.Struct, frozen=True):
         Shard of each slot, length n_slots.
     refs
         Where each shard is.
+    homes
+        Shard of what each partition keeps, length n_partitions; empty if none keeps anything.
     """
 
     generation: int
     owners: tuple[int, ...]
     refs: Mapping[int, ShardRef]
+    homes: tuple[int, ...] = ()
 
     @classmethod
     def place(cls, n_slots: int, refs: Mapping[int, ShardRef], generation: int = 1) -> Layout:
@@ -83,6 +86,10 @@ class Layout(msgspec.Struct, frozen=True):
         """Return the slots that `shard` holds, ascending."""
         return [s for s, o in enumerate(self.owners) if o == shard]
 
+    def partitions_of(self, shard: int) -> list[int]:
+        """Return the partitions whose home `shard` is, ascending."""
+        return [p for p, home in enumerate(self.homes) if home == shard]
+
     def by_shard(self) -> dict[int, list[int]]:
         """Return the slots of every shard, also of those that hold none."""
         held: dict[int, list[int]] = {shard: [] for shard in sorted(self.refs)}
@@ -94,4 +101,4 @@ class Layout(msgspec.Struct, frozen=True):
         """Return the next generation, with new incarnations of the shards in `refs`."""
         unknown = set(refs) - set(self.refs)
         assert not unknown, unknown
-        return Layout(self.generation + 1, self.owners, {**self.refs, **refs})
+        return Layout(self.generation + 1, self.owners, {**self.refs, **refs}, self.homes)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pieces = Sequence[Sequence[NDArray[Any]]]
 """For each want, one array a slot of the shard that the table uses, ascending by slot."""
+Arrays = Mapping[str, NDArray[Any]]
+"""Arrays by name, of any shape; whoever has them must not change them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,29 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Question on behalf of (partition, clock), the size of whose answer only the shard knows.
+
+    ``state`` is for what the partition kept before, or None; ``keep`` hands over what it keeps and
+    is answered by what counts.
+    """
+
+    generation: int
+    partition: int
+    clock: int
+    what: Literal["state", "keep"]
+    arrays: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """What a shard holds and has done; bytes and counts since it was made."""
 
     rows_nbytes: int
     pending_nbytes: int
     frozen_nbytes: int
+    states_nbytes: int = 0
+    """What partitions keep."""
     pulls: int = 0
     pushes: int = 0
     duplicates: int = 0

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from daskps.errors import NonFinitePush, StaleLayout
 from daskps.server.functions import FUNCTIONS, Partial
 from daskps.server.gather import Index, Rows
-from daskps.server.messages import Ack, Pieces, Pull, Push, Stats, Want
+from daskps.server.messages import Ack, Arrays, Ask, Pieces, Pull, Push, Stats, Want
 from daskps.server.slot import TableSlot, all_finite
+from daskps.server.states import States
 from daskps.server.tables import Placement, TableSpec
 
 Frozen = dict[str, dict[int, tuple[NDArray[np.uint64] | None, Rows]]]
@@ -86,6 +87,8 @@ class Shard:
         self._waiting: dict[int, Push] = {}
         self._folded: list[float] = []
         self._frozen: dict[str, Frozen] = {}
+        self._states = States()
+        self._frozen_states: dict[str, dict[int, Arrays]] = {}
         self._answers: dict[tuple[int, int], dict[int, Partial]] = {}
         self._counts = {"pulls": 0, "pushes": 0, "duplicates": 0}
         self._lock = threading.RLock()
@@ -142,6 +145,20 @@ class Shard:
                 self._each(msg, lambda t, idx, d: t.apply(idx, d, self.samples, msg.samples))
                 self.samples += msg.samples
             return Ack(applied=True)
+
+    def ask(self, msg: Ask) -> Arrays | None:
+        """Answer a question; see `Ask`.
+
+        Raises
+        ------
+        StaleLayout
+            If the message is of another generation.
+        """
+        with self._lock:
+            self._check_generation(msg.generation)
+            if msg.what == "keep":
+                return self._states.keep(msg.partition, msg.clock, msg.arrays)
+            return self._states.before(msg.partition, msg.clock)
 
     def _gather(self, msg: Push) -> None:
         if msg.partition != len(self._folded):
@@ -289,25 +306,42 @@ class Shard:
             assert not self._folded, "a cut needs a quiet shard"
             frozen = {n: {s: t[s].freeze() for s in t} for n, t in self._tables.items()}
             self._frozen = {cut: frozen}  # one before that nobody wrote would keep its rows
+            self._frozen_states = {cut: self._states.newest()}
             return {n: {s: len(rows) for s, (_, rows) in t.items()} for n, t in frozen.items()}
 
     def frozen(self, cut: str) -> Frozen:
         """Return the arrays of `cut`, which do not change; hash tables in any order of keys."""
         return self._frozen[cut]
 
+    def frozen_states(self, cut: str) -> dict[int, Arrays]:
+        """Return what the partitions whose home this is had kept at `cut`."""
+        return self._frozen_states[cut]
+
+    def kept(self, partition: int) -> Arrays:
+        """Return what `partition` kept last; empty if it never did."""
+        with self._lock:
+            return self._states.newest().get(partition, {})
+
     def thaw(self, cut: str) -> None:
         """Forget `cut`."""
         self._frozen.pop(cut, None)
+        self._frozen_states.pop(cut, None)
 
     def advance(self, generation: int, clocks: Mapping[int, int]) -> None:
         """Enter a layout generation, keeping the rows (partial recovery)."""
         with self._lock:
             self.generation = generation
+            self._frozen_states.clear()
             self._frozen.clear()  # the cut is not consistent without the lost slots
             self.clocks = {p: max(c, clocks[p]) for p, c in self.clocks.items()}
 
     def restore(
-        self, generation: int, clocks: Mapping[int, int], samples: float, tables: Frozen | None
+        self,
+        generation: int,
+        clocks: Mapping[int, int],
+        samples: float,
+        tables: Frozen | None,
+        states: Mapping[int, Arrays] | None = None,
     ) -> None:
         """Enter a layout generation with the rows of a cut, or with initial values (None)."""
         with self._lock:
@@ -315,6 +349,8 @@ class Shard:
             self._waiting.clear()
             self._folded.clear()
             self._frozen.clear()
+            self._frozen_states.clear()
+            self._states = States(states)
             self._answers.clear()
             for name, place in self._placements.items():
                 for s in self._tables[name]:
@@ -341,6 +377,7 @@ class Shard:
                 rows_nbytes=sum(t.nbytes for t in slots),
                 pending_nbytes=waiting + sum(t.pending_nbytes for t in slots),
                 frozen_nbytes=sum(frozen.values()),
+                states_nbytes=self._states.nbytes,
                 clocks=dict(self.clocks),
                 **self._counts,
             )

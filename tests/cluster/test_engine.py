@@ -27,6 +27,7 @@ from cluster_tools import (
     at_clock,
     bits,
     calm,
+    calm_movers,
     ended,
     left_behind,
     logistic,
@@ -39,6 +40,7 @@ from cluster_tools import (
 )
 from distributed import Client, LocalCluster, Scheduler, Security, Worker
 from distributed.utils_test import async_poll_for, gen_cluster
+from movers import Kept, Movers
 
 import daskps
 from daskps import LogisticRegression
@@ -88,6 +90,22 @@ def test_bsp_has_the_same_bits_on_any_number_of_workers_and_shards(
         run = {**CONDUCTED, "n_shards": n_shards}
         outcome = await in_thread(s.address, lambda c: train(c, "bsp", **run))
         assert bits(outcome) == bits(calm(**CONDUCTED))
+        await assert_empty(s, *workers)
+
+    run()
+
+
+@pytest.mark.parametrize(("n_workers", "n_shards"), [(1, 1), (2, 2), (3, 4)])
+def test_what_partitions_keep_has_the_same_bits_on_any_number_of_workers(
+    n_workers: int, n_shards: int
+) -> None:
+    @on_cluster(n_workers)
+    async def run(s: Scheduler, *workers: Worker) -> None:
+        kept = Kept()
+        run = {"model": Movers(), "collect": kept, "n_shards": n_shards}
+        outcome = await in_thread(s.address, lambda c: train(c, "bsp", **run))
+        assert kept.bits == calm_movers().bits
+        np.testing.assert_array_equal(kept.counts, outcome.values["count"][1][:, 0])
         await assert_empty(s, *workers)
 
     run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cluster_tools import (
     CONDUCTED,
@@ -15,11 +16,13 @@ from cluster_tools import (
     at_clock,
     bits,
     calm,
+    calm_movers,
     logistic,
     off,
     train,
     wait_until,
 )
+from movers import Kept, Movers
 
 from daskps.errors import DaskpsError
 from daskps.run import events as ev
@@ -64,6 +67,23 @@ def test_a_shard_holder_dies(tmp_path: Path, consistency: str, nanny: bool) -> N
     assert recovered.cut is not None
     assert kill.at is not None
     assert seen.pause_after(kill.at) < RESUMED
+
+
+@pytest.mark.parametrize("consistency", ["bsp", "ssp"])
+def test_what_partitions_keep_agrees_with_the_tables_after_a_kill(
+    tmp_path: Path, consistency: str
+) -> None:
+    seen, kept = Recorder(), Kept()
+    with Farm(2, tmp_path) as farm:
+        kill = at_clock(6, lambda: farm.kill(farm.holders()[0]))
+        run = {"model": Movers(), "collect": kept, **checkpointed(tmp_path)}
+        outcome = train(farm.client, consistency, seen, kill, **run)
+        assert_clean(farm.scheduler)
+    (recovered,) = seen.of(ev.Recovered)
+    assert recovered.cut is not None
+    np.testing.assert_array_equal(kept.counts, outcome.values["count"][1][:, 0])
+    if consistency == "bsp":
+        assert kept.bits == calm_movers().bits
 
 
 @pytest.mark.parametrize("moment", [ev.TaskDone, ev.TakeTurn])

@@ -16,8 +16,9 @@ from msgspec.structs import replace
 
 from daskps.errors import RunFailed, ShardLost, StaleLayout
 from daskps.run.door import DoorKeeper
+from daskps.run.parcels import Parcel
 from daskps.run.peers import Peers
-from daskps.run.wire import Answer, Stream
+from daskps.run.wire import Answer, Inquiry, Stream
 from daskps.server.buffers import Buffers
 from daskps.server.client import ParameterClient
 from daskps.server.keys import localise, whole_table
@@ -90,6 +91,52 @@ def office() -> Iterator[Office]:
     while left := [t for t in threading.enumerate() if t.name == "daskps-door"]:
         assert time.monotonic() < deadline, left
         left[0].join(0.1)
+
+
+def test_what_a_partition_keeps_goes_through_a_door(office: Office) -> None:
+    office.layout = replace(office.layout, homes=(1, 0))
+    client = office.client()
+    first = {
+        "topic": np.arange(12, dtype=np.uint16).reshape(3, 4),
+        "none": np.zeros((0, 5), np.float32),
+        "one": np.array(7.5),
+    }
+    assert client.state(partition=0, clock=0) is None
+    assert client.keep(first, partition=0, clock=0) is first  # what came need not go back
+    held = office.shards["k1"].kept(0)
+    assert office.shards["k0"].kept(0) == {}
+    again = client.keep({"topic": np.zeros(3)}, partition=0, clock=0)
+    for found in (held, again, client.state(partition=0, clock=1)):
+        assert found is not None
+        assert list(found) == list(first)
+        for name, array in first.items():
+            assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+            np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize(
+    "parcel",
+    [
+        pytest.param(Parcel("x", "|O", [1]), id="objects"),
+        pytest.param(Parcel("x", "<f4", [-2]), id="negative"),
+        pytest.param(Parcel("x", "<f4", [3]), id="other size"),
+        pytest.param(Parcel("x", "nonsense", [2]), id="no type"),
+    ],
+)
+def test_arrays_that_are_none_are_refused_and_the_connection_lives(
+    office: Office, parcel: Parcel
+) -> None:
+    ref = office.refs[0]
+    inquiry = Inquiry(0, 0, "k0", 1, 0, 0, "keep", [parcel])
+    with socket.create_connection((ref.door.host, ref.door.port)) as sock:  # type: ignore[union-attr]
+        stream = Stream(sock)
+        stream.deadline = time.monotonic() + 5
+        stream.greet(ref.door.token)  # type: ignore[union-attr]
+        stream.send(inquiry, [np.zeros(2, np.float32)])
+        answer, _ = stream.receive(Answer)
+        assert answer.error in ("ValueError", "TypeError")
+        stream.send(replace(inquiry, what="state", parcels=[]))
+        assert stream.receive(Answer)[0] == Answer()
 
 
 @settings(max_examples=25, deadline=None)

@@ -66,8 +66,8 @@ class TroubledEngine(InProcessEngine):
     """Whether training waits for checkpoints: clocks are so short here that cuts come late."""
 
     def settle(self) -> None:
-        for writer in list(self._writers):
-            writer.join()
+        if self._writer is not None:
+            self._writer.join(60)
 
     def execute(self, action: ev.Action, ledger: Ledger) -> None:
         if isinstance(action, ev.Launch) and self.settled:
