@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.kernels import _bias, _binary, _gradient, _losses, _multi, _scale, _state
+from daskps.kernels import _bias, _binary, _gradient, _losses, _multi, _scale, _select, _state
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -220,6 +220,17 @@ def sums_of_squares(rows: Rows, n_keys: int) -> tuple[F64, F64]:
     indptr, indices, values, _, weight = _frozen_rows(rows)
     total = _scale.sums_of_squares(indptr, indices, values, weight, out)
     return out, np.full(1, total)
+
+
+def without_unknown(rows: Rows, known: NDArray[np.bool_]) -> Rows:
+    """Return the rows without the keys that are not `known`, shape (m,); the others close up."""
+    indptr, indices = np.empty_like(rows.indptr), np.empty_like(rows.indices)
+    values = _EMPTY if rows.values is None else np.empty_like(rows.values)
+    number = np.cumsum(known, dtype=np.uint32) - np.uint32(1)
+    select: Any = _select.select
+    n = select(*_frozen_rows(rows)[:3], _frozen(known), _frozen(number), indptr, indices, values)
+    left = None if rows.values is None else values[:n]
+    return rows._replace(indptr=indptr, indices=indices[:n], values=left)
 
 
 def rows_per_clock(partition_rows: int, n_concurrent: int) -> int:

@@ -97,6 +97,9 @@ class LinearClassifier(ClassifierMixin, LinearEstimator):
         dataset = self._in_order(X, y, sample_weight)
         return predict.accuracy(dataset, self.classes_, self._score())
 
+    def _compared(self, dataset: Dataset) -> Dataset:
+        return predict.coded(dataset, self.classes_, "the data")
+
     def _into(self, other: Any) -> Any:
         """Return scikit-learn's estimator `other`, fitted, with these weights and classes."""
         check_is_fitted(self)

@@ -26,10 +26,17 @@ from daskps.data import Dataset, Hashing, as_dataset
 from daskps.errors import DataError
 from daskps.kernels import linear as kernel
 from daskps.models import answers, predict, saved
+from daskps.models.evaluation import Evaluated
 from daskps.models.features import KeyedScore, hashed_alike
 from daskps.models.lbfgs import LBFGSModel
 from daskps.models.linear import COEF, INTERCEPT, LinearModel, goes_on_from, state_of
-from daskps.models.parameters import absolute, check_parameters, clocks_per_pass, step_rates
+from daskps.models.parameters import (
+    absolute,
+    check_parameters,
+    clocks_per_pass,
+    draws,
+    step_rates,
+)
 from daskps.models.quantities import Scale
 from daskps.models.solvers import BATCH, batch_model, check_solver
 from daskps.monitor.progress import ClockCallback, progress_listeners
@@ -63,7 +70,7 @@ class Target:
         return found.assign(changed) if self.unit_of_loss != 1 else found
 
 
-class LinearEstimator(BaseEstimator, ABC):
+class LinearEstimator(Evaluated, BaseEstimator, ABC):
     """Base of the estimators that are tables of weights and an intercept.
 
     A subclass lists its parameters in `__init__`, says in `_target` what labels mean, in `_model`
@@ -84,6 +91,7 @@ class LinearEstimator(BaseEstimator, ABC):
     rows_per_clock: int | None
     warm_start: bool
     keys: Literal["range", "hash"] = "range"
+    admission: float = 1.0
     random_state: int | None
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: int | str | None
@@ -209,6 +217,7 @@ class LinearEstimator(BaseEstimator, ABC):
             fit_intercept=self.fit_intercept,
             discount=self.consistency != "bsp",
             loss=loss,
+            **draws(self),
         )
 
     def _values(self, target: Target) -> Mapping[str, NDArray[np.float32]]:
@@ -318,7 +327,7 @@ class LinearEstimator(BaseEstimator, ABC):
         values = self._values(target)
         if isinstance(model, LBFGSModel):
             values = model.starting_at(values)
-        keys = {COEF: self.coef_keys_} if self.keys == "hash" else {}
+        keys = {t.name: self.coef_keys_ for t in tables if t.keys == "hash"}
         return state_of(tables, values, keys, N_SLOTS)
 
     # -- use ---------------------------------------------------------------------------------

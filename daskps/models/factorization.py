@@ -20,12 +20,12 @@ from sklearn.utils.validation import check_is_fitted
 from daskps.data import Dataset
 from daskps.errors import DataError
 from daskps.kernels import linear as kernel
-from daskps.models import predict, saved
+from daskps.models import evaluation, predict, saved
 from daskps.models.classes import CodedDataset, Labels, agreed_classes, training_classes
 from daskps.models.estimator import LinearEstimator, Target
 from daskps.models.factors import FACTORS, FactorModel, FactorScore
 from daskps.models.linear import COEF, INTERCEPT, LinearModel
-from daskps.models.parameters import step_rates
+from daskps.models.parameters import draws, step_rates
 from daskps.models.quantities import Explained, Scale, ScaledDataset, check_quantities
 from daskps.run.launch import Outcome
 
@@ -65,24 +65,26 @@ class FactorizationMachine(LinearEstimator):
         quantities whose deviation is 1; other data get it in their scale.
     fit_intercept, eta0, consistency, staleness, max_iter, tol, n_iter_no_change, rows_per_clock
         As in `LogisticRegression`. Factors take a third of the step of weights.
+    keys, admission
+        As in `LogisticRegression`; weight and factors of a feature come together.
     warm_start
         Whether `fit` starts from the model that is there.
     random_state
-        Seed of the initial factors, and of the shuffle of matrices given to `fit`.
+        Seed of the initial factors, of `admission`, and of the shuffle of matrices given to `fit`.
     checkpoint, checkpoint_every, keep, n_shards, progress
         As in `LogisticRegression`.
 
     Attributes
     ----------
     coef_
-        Weights, shape (n_features,), float32.
+        Weights, shape (n_features,), float32; with ``keys="hash"`` one for each of `coef_keys_`.
     factors_
-        Shape (n_features, n_factors), float32.
+        Shape (n_features, n_factors), float32; with ``keys="hash"`` a row for each of `coef_keys_`.
     intercept_
         Shape (1,), float64.
     classes_
         The two labels, ascending; with ``loss="logistic"``.
-    history_, n_iter_, n_features_in_, stop_reason_
+    coef_keys_, hashing_, history_, n_iter_, n_features_in_, stop_reason_
         As in `LogisticRegression`.
 
     References
@@ -121,6 +123,8 @@ class FactorizationMachine(LinearEstimator):
         tol: float | None = 1e-4,
         n_iter_no_change: int = 3,
         rows_per_clock: int | None = None,
+        keys: Literal["range", "hash"] = "range",
+        admission: float = 1.0,
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -142,6 +146,8 @@ class FactorizationMachine(LinearEstimator):
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
         self.rows_per_clock = rows_per_clock
+        self.keys = keys
+        self.admission = admission
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint
@@ -207,7 +213,7 @@ class FactorizationMachine(LinearEstimator):
         loss = self._loss(target)
         eta, beta = step_rates(target.dataset, loss, self.eta0, self._rates if start else None)
         linear = LinearModel(
-            n_features=n_features,
+            n_features=0 if self.keys == "hash" else n_features,
             classes=() if target.classes is None else tuple(target.classes.tolist()),
             class_weight=None,
             solver="adagrad",
@@ -218,6 +224,7 @@ class FactorizationMachine(LinearEstimator):
             fit_intercept=self.fit_intercept,
             discount=self.consistency != "bsp",
             loss=loss,
+            **draws(self),
         )
         seed = int(np.random.SeedSequence(self.random_state).generate_state(1)[0])
         # margins are of second degree in the factors, which so have the unit's root
@@ -235,8 +242,12 @@ class FactorizationMachine(LinearEstimator):
 
     def _take(self, outcome: Outcome, model: FactorModel, target: Target) -> None:
         center, unit = target.scale.center, target.scale.unit
-        self.coef_ = outcome.values[COEF][1][:, 0] * np.float32(unit)
-        self.factors_ = outcome.values[FACTORS][1] * np.float32(np.sqrt(unit))
+        (keys, weights), factors = outcome.values[COEF], outcome.values[FACTORS][1]
+        if keys is not None:  # factors are pushed with the weights, to the same keys
+            learnt = weights.any(axis=1)
+            self.coef_keys_, weights, factors = keys[learnt], weights[learnt], factors[learnt]
+        self.coef_ = weights[:, 0] * np.float32(unit)
+        self.factors_ = factors * np.float32(np.sqrt(unit))
         self.intercept_ = np.full(1, center)
         if model.linear.fit_intercept:
             self.intercept_ += outcome.values[INTERCEPT][1][0].astype(np.float64) * unit
@@ -254,8 +265,19 @@ class FactorizationMachine(LinearEstimator):
 
     # -- use ---------------------------------------------------------------------------------
 
+    def _figures(self) -> evaluation.Figures:
+        if _classifies(self):
+            return {"log_loss": evaluation.log_losses, "accuracy": evaluation.hits}
+        return evaluation.errors(0.0)  # margins have the intercept
+
+    def _compared(self, dataset: Dataset) -> Dataset:
+        if _classifies(self):
+            return predict.coded(dataset, self.classes_, "the data")
+        check_quantities(dataset)
+        return dataset
+
     def _score(self) -> predict.Score:
-        return FactorScore(self.coef_, self.factors_, float(self.intercept_[0]))
+        return self._keyed(FactorScore(self.coef_, self.factors_, float(self.intercept_[0])))
 
     @available_if(_classifies)
     def decision_function(self, X: Any) -> Any:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from daskps.data import Partition
 from daskps.kernels import fm
 from daskps.kernels import linear as kernel
+from daskps.models.admission import in_model
 from daskps.models.linear import LinearData, LinearModel
 from daskps.run.plan import StepServer
 from daskps.server.tables import Init, Placement, TableSpec
@@ -93,6 +94,8 @@ class FactorModel:
     def step(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Take local steps over the rows on a snapshot and push what they changed."""
         pulled, _ = server.pull(data.keysets)
+        if data.admitted is not None:
+            data, pulled = data.only(in_model(pulled[0]) | data.admitted, pulled)
         states = self._begin(pulled, server)
         state, factors, bias = states
         loss = fm.train(
@@ -111,6 +114,8 @@ class FactorModel:
     def evaluate(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Return the sum of losses at the present parameters."""
         pulled, _ = server.pull(data.keysets)
+        if data.keysets[0].hashed:  # the factors of features that nobody learnt say nothing
+            data, pulled = data.only(in_model(pulled[0]), pulled)
         w, V = (np.ascontiguousarray(rows[:, 0]) for rows in pulled[:2])
         b = float(pulled[2][0, 0, 0]) if self.linear.fit_intercept else 0.0
         scores = fm.decision(*data.rows[:3], w[:, 0], V, b)

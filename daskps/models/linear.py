@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from daskps.data import Partition
 from daskps.kernels import linear as kernel
+from daskps.models.admission import admissions, in_model
 from daskps.run.plan import StepServer
 from daskps.run.state import State
 from daskps.server.keys import KeySet, localise, whole_table
@@ -24,10 +26,12 @@ _W = 2  # field of the working state that holds the weight
 
 @dataclass(frozen=True, slots=True)
 class LinearData:
-    """Rows ready for the kernels: indices are positions in the key set."""
+    """Rows ready for the kernels: indices are positions in the first key set."""
 
     rows: kernel.Rows
     keysets: tuple[KeySet, ...]
+    admitted: NDArray[np.bool_] | None = None
+    """Which keys of the first key set these rows bring into the model; None: all."""
 
     @property
     def n_rows(self) -> int:
@@ -36,8 +40,19 @@ class LinearData:
 
     def __sizeof__(self) -> int:
         """Return the bytes held, so that Dask can account for them."""
-        arrays = sum(a.nbytes for a in self.rows if a is not None)
+        arrays = sum(a.nbytes for a in (*self.rows, self.admitted) if a is not None)
         return int(arrays) + sum(k.__sizeof__() for k in self.keysets)
+
+    def only(
+        self, known: NDArray[np.bool_], pulled: Sequence[NDArray[Any]]
+    ) -> tuple[LinearData, list[NDArray[Any]]]:
+        """Return data and pulled rows without the keys that are not `known`."""
+        if known.all():
+            return self, list(pulled)
+        keysets = tuple(k.only(known) if k.hashed else k for k in self.keysets)
+        rows = [p[known] if k.hashed else p for k, p in zip(self.keysets, pulled, strict=True)]
+        left = kernel.without_unknown(self.rows, known)
+        return dataclasses.replace(self, rows=left, keysets=keysets), rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,9 @@ class LinearModel:
         Whether pushes are merged on arrival (SSP, ASP).
     loss
         What is minimised beside the penalty.
+    admission, seed
+        Probability with which each row that has a feature brings it into the model, see
+        `daskps.models.admission`; and the seed of the draws.
     """
 
     n_features: int
@@ -78,6 +96,8 @@ class LinearModel:
     fit_intercept: bool
     discount: bool
     loss: kernel.Loss = kernel.LOG_LOSS
+    admission: float = 1.0
+    seed: int = 0
 
     @property
     def width(self) -> int:
@@ -119,13 +139,17 @@ class LinearModel:
         if self.class_weight is not None:
             factor = np.asarray(self.class_weight, np.float32)[y.astype(np.intp)]
             weight = factor if weight is None else weight * factor
-        return LinearData(
-            kernel.Rows(partition.indptr, local, partition.values, y, weight), keysets
-        )
+        rows = kernel.Rows(partition.indptr, local, partition.values, y, weight)
+        admitted = None
+        if self.admission < 1:
+            admitted = admissions(keyset, rows, self.admission, self.seed)
+        return LinearData(rows, keysets, admitted)
 
     def step(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Take local steps over the rows on a snapshot and push what they changed."""
         pulled, seen = server.pull(data.keysets)
+        if data.admitted is not None:
+            data, pulled = data.only(in_model(pulled[0]) | data.admitted, pulled)
         T_end = seen + server.samples_together
         states = self._begin(pulled, T_end, server)
         bias = states[1] if self.fit_intercept else self._no_bias()

@@ -9,7 +9,6 @@ import os
 from typing import Any, Literal
 
 import numpy as np
-import xarray as xr
 from sklearn import linear_model
 from sklearn.utils.validation import check_is_fitted
 
@@ -69,6 +68,11 @@ class LogisticRegression(LinearClassifier):
         ``"range"``: a weight for each of the features. ``"hash"``: a weight for each feature that
         occurs, made when it is first seen; column ids may be anything below 2**64 - 1, and no
         memory is spent on ids that do not occur.
+    admission
+        With ``keys="hash"``: probability, in (0, 1], with which each row that has a feature brings
+        it into the model, by `random_state`. A feature of k training rows gets a weight with
+        probability ``1 - (1 - admission)^k``, however many passes there are; the default lets all
+        in, 0.1 most of those of more than 20 rows.
     warm_start
         Whether `fit` starts from the model that is there and keeps its classes. Step sizes go on
         as well, unless the model came from a file or `solver` or `consistency` changed.
@@ -138,6 +142,7 @@ class LogisticRegression(LinearClassifier):
         rows_per_clock: int | None = None,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         keys: Literal["range", "hash"] = "range",
+        admission: float = 1.0,
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -159,6 +164,7 @@ class LogisticRegression(LinearClassifier):
         self.rows_per_clock = rows_per_clock
         self.class_weight = class_weight
         self.keys = keys
+        self.admission = admission
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint
@@ -183,43 +189,8 @@ class LogisticRegression(LinearClassifier):
         dataset = self._in_order(X, y, sample_weight)
         return predict.log_loss(dataset, self.classes_, self._score())
 
-    def evaluate(
-        self,
-        X: Any,
-        y: Any = None,
-        sample_weight: Any = None,
-        *,
-        by: Literal["feature_frequency"] | None = None,
-        counted: Any = None,
-    ) -> xr.Dataset:
-        """Return samples, mean log-loss and accuracy on `X`, overall or by how rare features are.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            As in `score`.
-        by
-            None, or ``"feature_frequency"``: rows apart by the number of rows that the rarest of
-            their features occurs in, in powers of ten.
-        counted
-            Data in which features are counted, best the training data: anything that `fit` takes
-            without y. None counts in `X`.
-
-        Returns
-        -------
-        found
-            ``samples``, ``log_loss`` and ``accuracy``, with `by` over ``at_least``, the smallest
-            count of each bin; ``at_most`` is the largest.
-        """
-        dataset = self._in_order(X, y, sample_weight)
-        coded = predict.coded(dataset, self.classes_, "the data")
-        if by is None and counted is None:
-            return evaluation.evaluate(coded, self._score(), None)
-        if by != "feature_frequency":
-            raise ValueError(f"by={by!r}; expected 'feature_frequency' (or None without counted).")
-        source = dataset if counted is None else self._in_order(counted)
-        rarity = evaluation.bins_of(source, self.n_features_in_)
-        return evaluation.evaluate(coded, self._score(), rarity)
+    def _figures(self) -> evaluation.Figures:
+        return {"log_loss": evaluation.log_losses, "accuracy": evaluation.hits}
 
     def to_sklearn(self) -> linear_model.LogisticRegression:
         """Return a fitted `sklearn.linear_model.LogisticRegression` that predicts the same."""

@@ -82,6 +82,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eta0": (_optional(_real(0, math.inf, open_low=True)), "a finite number > 0 or None"),
     "solver": (_one_of("adagrad", "ftrl", "lbfgs"), "'adagrad', 'ftrl' or 'lbfgs'"),
     "keys": (_one_of("range", "hash"), "'range' or 'hash'"),
+    "admission": (_real(0, 1, open_low=True), "a number above 0 and at most 1"),
     "consistency": (_one_of("bsp", "ssp", "asp"), "'bsp', 'ssp' or 'asp'"),
     "staleness": (_whole(1), "an integer >= 1"),
     "max_iter": (_whole(1), "an integer >= 1"),
@@ -108,6 +109,20 @@ def check_parameters(estimator: Any) -> None:
         value = getattr(estimator, name, None)
         if hasattr(estimator, name) and not good(value):
             raise ValueError(f"{type(estimator).__name__}({name}={value!r}); expected {expected}.")
+    admission, keys = getattr(estimator, "admission", 1), getattr(estimator, "keys", "hash")
+    if admission < 1 and keys != "hash":
+        raise ValueError(
+            f"{type(estimator).__name__}(admission={admission!r}, keys={keys!r}); expected "
+            "keys='hash': a range has a weight for each feature, whether it is admitted or not."
+        )
+
+
+def draws(estimator: Any) -> dict[str, Any]:
+    """Return the settings of a linear model that say which features rows bring into it."""
+    if estimator.admission >= 1:
+        return {}
+    seed = np.random.SeedSequence(estimator.random_state).generate_state(1)[0]
+    return {"admission": float(estimator.admission), "seed": int(seed)}
 
 
 def class_weights(

@@ -37,7 +37,7 @@ class LinearRegression(LinearRegressor):
         As in `LogisticRegression`; step sizes are those for targets of deviation 1.
     tol
         As in `LogisticRegression`, in units of the variance of y.
-    n_iter_no_change, rows_per_clock, keys, warm_start, random_state, checkpoint,\
+    n_iter_no_change, rows_per_clock, keys, admission, warm_start, random_state, checkpoint,\
     checkpoint_every, keep, n_shards, progress
         As in `LogisticRegression`.
 
@@ -83,6 +83,7 @@ class LinearRegression(LinearRegressor):
         n_iter_no_change: int = 3,
         rows_per_clock: int | None = None,
         keys: Literal["range", "hash"] = "range",
+        admission: float = 1.0,
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -105,6 +106,7 @@ class LinearRegression(LinearRegressor):
         self.n_iter_no_change = n_iter_no_change
         self.rows_per_clock = rows_per_clock
         self.keys = keys
+        self.admission = admission
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint

@@ -16,6 +16,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from daskps.data import Dataset
+from daskps.models import evaluation
 from daskps.models.estimator import LinearEstimator, Target
 from daskps.models.linear import COEF, INTERCEPT
 from daskps.models.predict import LinearScore, Score, margins
@@ -114,6 +115,13 @@ class LinearRegressor(RegressorMixin, LinearEstimator):
             assert part.label is not None, dataset  # it was checked
             explained.add(part.label, moved_by(margin, self.intercept_[0]), part.weight)
         return explained.value()
+
+    def _figures(self) -> evaluation.Figures:
+        return evaluation.errors(self.intercept_[0])
+
+    def _compared(self, dataset: Dataset) -> Dataset:
+        check_quantities(dataset)
+        return dataset
 
     def _score(self) -> Score:
         # without the intercept, which float32 would round

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from sklearn import svm
 
 from daskps.kernels import linear as kernel
-from daskps.models import saved
+from daskps.models import evaluation, saved
 from daskps.models.classifier import LinearClassifier
 from daskps.models.estimator import Target
 
@@ -37,7 +38,8 @@ class LinearSVC(LinearClassifier):
         As in `LogisticRegression`.
     class_weight
         None, ``"balanced"``, or a dict from class to the factor of its rows in all margins.
-    keys, warm_start, random_state, checkpoint, checkpoint_every, keep, n_shards, progress
+    keys, admission, warm_start, random_state, checkpoint, checkpoint_every, keep, n_shards,\
+    progress
         As in `LogisticRegression`.
 
     Attributes
@@ -85,6 +87,7 @@ class LinearSVC(LinearClassifier):
         rows_per_clock: int | None = None,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         keys: Literal["range", "hash"] = "range",
+        admission: float = 1.0,
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -107,6 +110,7 @@ class LinearSVC(LinearClassifier):
         self.rows_per_clock = rows_per_clock
         self.class_weight = class_weight
         self.keys = keys
+        self.admission = admission
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint
@@ -117,6 +121,10 @@ class LinearSVC(LinearClassifier):
 
     def _loss(self, target: Target) -> kernel.Loss:
         return kernel.Loss(self.loss)
+
+    def _figures(self) -> evaluation.Figures:
+        loss = partial(evaluation.hinges, squared=self.loss == "squared_hinge")
+        return {"loss": loss, "accuracy": evaluation.hits}
 
     def to_sklearn(self) -> svm.LinearSVC:
         """Return a fitted `sklearn.svm.LinearSVC` that predicts the same."""

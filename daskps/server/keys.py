@@ -51,6 +51,12 @@ class KeySet:
         """Return the number of rows."""
         return int(self.bounds[-1])
 
+    def only(self, known: NDArray[np.bool_]) -> KeySet:
+        """Return those of the rows that are `known`, shape (m,), in the same order."""
+        assert self.at is not None, "all rows of a table have no subset that is all rows"
+        ends = np.concatenate(([0], np.cumsum(known, dtype=np.int64)))
+        return KeySet(self.table, ends[self.bounds], self.at[known], self.hashed)
+
     def __sizeof__(self) -> int:
         """Return the bytes held, so that Dask can account for them."""
         return int(self.bounds.nbytes) + (0 if self.at is None else int(self.at.nbytes))

@@ -213,3 +213,23 @@ def test_default_rates_follow_the_scale_of_the_values() -> None:
     assert beta == 1
     assert linear.default_rates(100, 3900, 3900.0 * 9) == pytest.approx((eta / 3, 3))
     assert linear.default_rates(100, 0, 0.0) == (0.1, 1.0)
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_rows_without_unknown_keys_are_what_column_selection_gives(values: bool) -> None:
+    rows = make_rows(1, values=values)
+    known = np.arange(N_KEYS) % 3 > 0
+    data = np.ones(len(rows.indices)) if rows.values is None else rows.values
+    pattern = list(zip(entry_rows(rows), rows.indices, data, strict=True))
+    number = np.cumsum(known) - 1
+    expected = [(r, number[k], x) for r, k, x in pattern if known[k]]
+    left = linear.without_unknown(rows, known)
+    left_data = np.ones(len(left.indices)) if left.values is None else left.values
+    assert list(zip(entry_rows(left), left.indices, left_data, strict=True)) == expected
+    assert (left.values is None) == (rows.values is None)
+    np.testing.assert_array_equal(left.y, rows.y)
+    np.testing.assert_array_equal(left.weight, rows.weight)
+
+
+def entry_rows(rows: Rows) -> np.ndarray:
+    return np.repeat(np.arange(len(rows.indptr) - 1), np.diff(rows.indptr))

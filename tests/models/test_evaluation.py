@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 from scipy import sparse as sp
+from sklearn.base import clone
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import log_loss
 from small import Data, fitted
@@ -63,6 +64,98 @@ def test_classes_and_weights_count(multinomial: Data) -> None:
     assert float(found["log_loss"]) == pytest.approx(expected, rel=1e-4)
     with pytest.raises(ValueError, match="expected 'feature_frequency'"):
         clf.evaluate(multinomial.X, multinomial.y, by="size")
+
+
+FIGURES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "hinge": (
+        daskps.LinearSVC(loss="hinge"),
+        {
+            "loss": lambda m, y: np.maximum(0, 1 - (2 * y - 1) * m),
+            "accuracy": lambda m, y: (m > 0) == y,
+        },
+    ),
+    "squared hinge": (
+        daskps.LinearSVC(),
+        {
+            "loss": lambda m, y: np.maximum(0, 1 - (2 * y - 1) * m) ** 2,
+            "accuracy": lambda m, y: (m > 0) == y,
+        },
+    ),
+    "huber": (
+        daskps.LinearRegression(loss="huber"),
+        {
+            "squared_error": lambda m, y: (m - y) ** 2,
+            "absolute_error": lambda m, y: abs(m - y),
+        },
+    ),
+    "logistic factors": (
+        daskps.FactorizationMachine(2),
+        {
+            "log_loss": lambda m, y: np.logaddexp(0, -(2 * y - 1) * m),
+            "accuracy": lambda m, y: (m > 0) == y,
+        },
+    ),
+    "squared factors": (
+        daskps.FactorizationMachine(2, loss="squared"),
+        {
+            "squared_error": lambda m, y: (m - y) ** 2,
+            "absolute_error": lambda m, y: abs(m - y),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_estimator_tells_its_figures_by_rarity(name: str) -> None:
+    (X, y), (X_test, y_test) = zipf(1500, 0), zipf(500, 1)
+    model, figures = FIGURES[name]
+    model = clone(model).set_params(max_iter=3, tol=None).fit(X, y)
+    told = getattr(model, "decision_function", model.predict)(X_test)
+    table = model.evaluate(X_test, y_test, by="feature_frequency", counted=X)
+    assert list(table) == ["samples", *figures]
+    counts = np.asarray((X != 0).sum(axis=0)).ravel()
+    rarest = counts[X_test.indices.reshape(-1, 8)].min(axis=1)
+    for figure, of in figures.items():
+        each = of(told, y_test)
+        for low, high, mean in zip(
+            table.at_least.values, table.at_most.values, table[figure].values, strict=True
+        ):
+            at = (low <= rarest) & (rarest <= high)
+            assert mean == pytest.approx(np.mean(each[at]), rel=1e-4)
+        whole = model.evaluate(X_test, y_test)
+        assert float(whole[figure]) == pytest.approx(np.mean(each), rel=1e-4)
+
+
+def test_hinges_of_several_classes_add_up(multinomial: Data) -> None:
+    X, y = multinomial
+    model = daskps.LinearSVC(max_iter=3, tol=None).fit(X, y)
+    sign = np.where(np.arange(3) == y[:, None], 1, -1)
+    each = (np.maximum(0, 1 - sign * model.decision_function(X)) ** 2).sum(axis=1)
+    found = model.evaluate(X, y)
+    assert float(found["loss"]) == pytest.approx(each.mean(), rel=1e-5)
+    assert float(found["accuracy"]) == pytest.approx(model.score(X, y))
+
+
+def test_ids_of_64_bits_are_counted(tmp_path: Path) -> None:
+    (X, y), (X_test, y_test) = zipf(1500, 0), zipf(500, 1)
+    narrow = fitted(X, y, keys="hash")
+    expected = narrow.evaluate(X_test, y_test, by="feature_frequency", counted=X)
+    files = []
+    for name, rows, labels in (("train", X, y), ("test", X_test, y_test)):
+        ids = rows.indices.astype(np.int64).reshape(-1, 8) * 2**50
+        lines = (
+            f"{t} " + " ".join(f"{k}:1" for k in row) for t, row in zip(labels, ids, strict=True)
+        )
+        (tmp_path / name).write_text("\n".join(lines))
+        files.append(daskps.read_svmlight(tmp_path / name))
+    train, test = files
+    assert test.n_features > 2**60
+    wide = fitted(train, keys="hash")
+    found = wide.evaluate(test, by="feature_frequency", counted=train)
+    np.testing.assert_array_equal(found["samples"], expected["samples"])
+    np.testing.assert_array_equal(found["at_least"], expected["at_least"])
+    # features have the weights of other rows' order
+    np.testing.assert_allclose(found["log_loss"], expected["log_loss"], rtol=0.1)
 
 
 def test_rates_for_each_coordinate_serve_rare_features() -> None:

@@ -26,6 +26,7 @@ CHANGES_THE_MODEL: dict[str, Any] = {
     "random_state": 1,
 }
 CHANGES_SOMETHING_ELSE = {
+    "admission": "test_chances_follow_the_number_of_rows_and_no_pass_draws_again",
     "checkpoint": "test_resumed_run_has_the_bits_of_an_uninterrupted_one",
     "checkpoint_every": "test_checkpoints_are_as_many_as_asked_for",
     "keep": "test_checkpoints_are_as_many_as_asked_for",

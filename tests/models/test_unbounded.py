@@ -71,6 +71,39 @@ def test_every_linear_estimator_takes_hashed_keys(kind: Any, tmp_path: Path) -> 
         hashed.to_sklearn()
 
 
+@pytest.mark.parametrize("loss", ["logistic", "squared"])
+def test_a_factorisation_machine_has_the_bits_of_a_range(loss: Any, tmp_path: Path) -> None:
+    data = daskps.from_arrays(X, Y, **PARTS)
+    options = {"n_factors": 3, "loss": loss, "max_iter": 3, "tol": None, "warm_start": True}
+    plain, hashed = (
+        daskps.FactorizationMachine(keys=keys, n_shards=n, **options).fit(data, eval_set=(X, Y))
+        for keys, n in (("range", 1), ("hash", 2))
+    )
+    for _ in range(2):
+        keys = hashed.coef_keys_.astype(np.int64)
+        np.testing.assert_array_equal(hashed.coef_, plain.coef_[keys])
+        np.testing.assert_array_equal(hashed.factors_, plain.factors_[keys])
+        np.testing.assert_allclose(hashed.predict(X), plain.predict(X), rtol=1e-4, atol=1e-5)
+        for model in (plain, hashed):
+            model.partial_fit(data)
+    np.testing.assert_allclose(hashed.history_.loss, plain.history_.loss, rtol=1e-5)
+    hashed.save(tmp_path / "m.zarr")
+    read = daskps.load(tmp_path / "m.zarr")
+    np.testing.assert_array_equal(read.predict(X), hashed.predict(X))
+    before = hashed.history_.loss.values[-1]
+    assert read.fit(data).history_.loss.values[-1] < before  # from weights and factors alone
+
+
+def test_a_factorisation_machine_takes_no_notice_of_features_it_never_met() -> None:
+    half, y = first_half(), np.where(Y > 0, "yes", "no")
+    model = daskps.FactorizationMachine(keys="hash", max_iter=2, tol=None, init_scale=1.0)
+    model.fit(half, y, eval_set=(X, y))
+    assert model.coef_keys_.max() < D // 2
+    last = model.history_.eval_loss.values[-1]
+    assert last == pytest.approx(model.log_loss(X, y), rel=1e-5)
+    assert last == pytest.approx(model.log_loss(half, y), rel=1e-5)
+
+
 def test_solvers_that_need_all_rows_refuse_hashed_keys() -> None:
     with pytest.raises(ValueError, match=r"solver='lbfgs', keys='hash'\).*keys='range'"):
         LogisticRegression(solver="lbfgs", keys="hash").fit(X, Y)
@@ -109,11 +142,17 @@ def test_ids_of_64_bits_train_and_predict_without_memory_for_what_lies_between(
     assert clf.score(data) > 0.9
 
 
-def test_features_that_only_held_out_data_have_are_not_learnt() -> None:
+def first_half() -> Any:
+    """Return the rows without the features of the second half."""
     half = X.copy()
     half.data[half.indices >= D // 2] = 0
     half.eliminate_zeros()
-    clf = LogisticRegression(keys="hash", max_iter=2, tol=None).fit(half, Y, eval_set=(X, Y))
+    return half
+
+
+def test_features_that_only_held_out_data_have_are_not_learnt() -> None:
+    clf = LogisticRegression(keys="hash", max_iter=2, tol=None)
+    clf.fit(first_half(), Y, eval_set=(X, Y))
     assert clf.coef_keys_.max() < D // 2
     assert clf.history_.eval_loss.notnull().any()
 
@@ -171,10 +210,13 @@ def test_a_lost_shard_and_a_resumed_run_give_the_same_bits(
 
 
 @pytest.mark.parametrize("keys", ["range", "hash"])
-def test_a_model_of_hashed_columns_hashes_what_it_is_given(keys: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [LogisticRegression, daskps.FactorizationMachine])
+def test_a_model_of_hashed_columns_hashes_what_it_is_given(
+    kind: Any, keys: Any, tmp_path: Path
+) -> None:
     options = {"hash_features": 512, "alternate_sign": True, "hash_seed": 3}
     data = daskps.from_arrays(X, Y, **options, **PARTS)
-    clf = fitted(data, keys=keys)
+    clf = kind(keys=keys, max_iter=3, tol=None).fit(data)
     assert clf.hashing_ == Hashing(512, True, 3)
     assert clf.n_features_in_ == 512
     dump_svmlight_file(X, Y, str(tmp_path / "x.svm"), zero_based=False)

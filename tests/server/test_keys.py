@@ -106,3 +106,17 @@ def test_dask_is_told_the_bytes_of_a_key_set() -> None:
     assert sparse.at is not None
     assert sparse.__sizeof__() == sparse.bounds.nbytes + sparse.at.nbytes
     assert whole_table(place).__sizeof__() == 9 * 8
+
+
+@given(st.lists(st.integers(0, 2**64 - 2), min_size=1, unique=True), st.integers(1, 9), st.data())
+def test_a_subset_of_a_key_set_is_the_key_set_of_the_subset(
+    keys: list[int], n_slots: int, data: st.DataObject
+) -> None:
+    place = Placement(TableSpec("t", 0, 1, INTEGERS, keys="hash"), n_slots)
+    keyset, _ = localise(place, np.array(keys, np.uint64))
+    wanted = data.draw(st.lists(st.sampled_from(keys), min_size=1))
+    found = keyset.only(np.isin(keyset.at, np.array(wanted, np.uint64)))
+    expected, _ = localise(place, np.array(wanted, np.uint64))
+    np.testing.assert_array_equal(found.bounds, expected.bounds)
+    np.testing.assert_array_equal(found.at, expected.at)
+    assert found.hashed
