@@ -83,6 +83,11 @@ class Gathered:
         return self.total
 
 
+def flat(rows: Rows) -> NDArray[Any]:
+    """Return a view with all numbers of a row side by side, shape (rows, fields x width)."""
+    return rows.reshape(len(rows), rows.shape[1] * rows.shape[2])
+
+
 def united(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Return what stands in either of two ascending arrays without repetition."""
     return _united(a, b)[0]
@@ -120,7 +125,7 @@ def _unite(a: Any, b: Any, out: Any, of_a: Any, of_b: Any) -> int:
 
 def _add_at(total: Rows, idx: NDArray[Any], push: Rows) -> None:
     # two loops instead of three, which take twice as long where a row is three numbers
-    _add_rows(total.reshape(len(total), -1), idx, push.reshape(len(push), -1))
+    _add_rows(flat(total), idx, flat(push))
 
 
 @njit(nogil=True, cache=True)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.server import _merge
+from daskps.server.gather import flat
 
 Array = NDArray[Any]
 Index = NDArray[Any] | None
@@ -328,8 +329,7 @@ def _gather(rows: Array, idx: Index, out: Array) -> None:
         out[:] = rows  # as fast as memory
     elif idx is not None and whole:
         # no check of bounds, which `TableSlot.locate` has done; three times as fast as a loop
-        flat, there = rows.reshape(len(rows), -1), out.reshape(len(out), -1)
-        np.take(flat, idx, axis=0, out=there, mode="clip")
+        np.take(flat(rows), idx, axis=0, out=flat(out), mode="clip")
     else:
         _merge.gather(_frozen(rows), *_rows_of(idx), out)
 
