@@ -1,0 +1,182 @@
+"""Bookkeeping around a sweep: documents' topics, the word rows' changes, likelihoods.
+
+Arithmetic only; `daskps.kernels.lda` is the way in. The topics of a document are cells,
+``(topic << bits) | count``: packed one document after the other between sweeps, and in a sweep in
+a room where every document has as many places as it can need.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from daskps.kernels._lda_sweep import F64, I64, Cells, Scalar, add, mixed
+
+FEW = 32
+"""Up to this many numbers are sorted by insertion."""
+MAX_TABLE = 4096
+"""Counts from this one on get their log-gamma by itself, smaller ones from a table."""
+
+
+@njit(nogil=True, cache=True)
+def unpack(ptr: I64, cells: Cells, starts: I64, sizes: I64, room: Cells) -> None:
+    """Spread packed cells over the room."""
+    for d in range(sizes.size):
+        n = ptr[d + 1] - ptr[d]
+        sizes[d] = n
+        room[starts[d] : starts[d] + n] = cells[ptr[d] : ptr[d + 1]]
+
+
+@njit(nogil=True, cache=True)
+def pack(starts: I64, sizes: I64, room: Cells, ptr: I64, cells: Cells) -> None:
+    """Put the cells in use one after the other; `ptr` gives where."""
+    for d in range(sizes.size):
+        cells[ptr[d] : ptr[d + 1]] = room[starts[d] : starts[d] + sizes[d]]
+
+
+@njit(nogil=True, cache=True)
+def scatter(
+    docs: NDArray[np.uint32],
+    topics: NDArray[Any],
+    K: Scalar,
+    seed: Scalar,
+    starts: I64,
+    sizes: I64,
+    room: Cells,
+    bits: Scalar,
+) -> None:
+    """Give every token a uniformly drawn topic, and count it in its document."""
+    state = np.uint64(seed)
+    for i in range(np.uint64(docs.size)):
+        state += np.uint64(0x9E3779B97F4A7C15)
+        topic = ((mixed(state) >> np.uint64(32)) * np.uint64(K)) >> np.uint64(32)
+        topics[i] = topic
+        d = docs[i]
+        sizes[d] = add(room, np.uint64(starts[d]), np.uint64(sizes[d]), topic, bits)
+
+
+@njit(inline="always")
+def _sort(x: I64, n: Scalar) -> None:
+    if n > FEW:
+        x[:n].sort()
+        return
+    for i in range(1, n):
+        value, j = x[i], i
+        while j > 0 and x[j - 1] > value:
+            x[j] = x[j - 1]
+            j -= 1
+        x[j] = value
+
+
+@njit(nogil=True, cache=True)
+def changes(
+    word_ptr: I64,
+    before: NDArray[Any],
+    after: NDArray[Any],
+    fresh: bool,
+    K: Scalar,
+    ptr: I64,
+    topics: NDArray[np.uint32],
+    deltas: NDArray[np.int32],
+    total: I64,
+) -> Scalar:
+    """Fill in by how much the counts of each word changed; return the number of entries.
+
+    `ptr` (words + 1), `topics` and `deltas` (room for all) are rows, topics ascending; `total` (K,)
+    is added to. With `fresh` nothing was counted before.
+    """
+    count, touched = np.zeros(K, np.int32), np.empty(K, np.int64)
+    n = 0
+    ptr[0] = 0
+    for w in range(word_ptr.size - 1):
+        m = 0
+        for i in range(np.uint64(word_ptr[w]), np.uint64(word_ptr[w + 1])):
+            new = np.int64(after[i])
+            if not fresh:
+                old = np.int64(before[i])
+                if old == new:
+                    continue
+                # a topic whose changes cancel may come twice: the second time nothing is left
+                if count[old] == 0 and m < K:
+                    touched[m] = old
+                    m += 1
+                count[old] -= 1
+            if count[new] == 0 and m < K:
+                touched[m] = new
+                m += 1
+            count[new] += 1
+        if m == K:  # or more: look at all
+            for k in range(K):
+                touched[k] = k
+        else:
+            _sort(touched, m)
+        for j in range(m):
+            k = touched[j]
+            if count[k] != 0:
+                topics[n], deltas[n] = k, count[k]
+                total[k] += count[k]
+                count[k] = 0
+                n += 1
+        ptr[w + 1] = n
+    return n
+
+
+@njit(nogil=True, cache=True)
+def added(
+    ptr: I64,
+    topics: NDArray[np.uint32],
+    counts: NDArray[np.int32],
+    more_ptr: I64,
+    more_topics: NDArray[np.uint32],
+    more: NDArray[np.int32],
+    out_ptr: I64,
+    out_topics: NDArray[np.uint32],
+    out: NDArray[np.int32],
+) -> Scalar:
+    """Merge two sets of rows, topics ascending, leaving out what becomes zero."""
+    n = 0
+    out_ptr[0] = 0
+    for w in range(ptr.size - 1):
+        i, j = ptr[w], more_ptr[w]
+        while i < ptr[w + 1] or j < more_ptr[w + 1]:
+            left = j == more_ptr[w + 1] or (i < ptr[w + 1] and topics[i] <= more_topics[j])
+            both = left and j < more_ptr[w + 1] and topics[i] == more_topics[j]
+            out_topics[n] = topics[i] if left else more_topics[j]
+            c = counts[i] if left else np.int32(0)
+            if both or not left:
+                c += more[j]
+                j += 1
+            if left:
+                i += 1
+            out[n] = c
+            n += c != 0
+        out_ptr[w + 1] = n
+    return n
+
+
+@njit(nogil=True, cache=True)
+def document_likelihood(ptr: I64, cells: Cells, bits: Scalar, alpha: F64) -> Scalar:
+    """Return log p(z | alpha) of packed documents (Griffiths and Steyvers 2004, equation 3)."""
+    mask = (np.uint64(1) << bits) - np.uint64(1)
+    K, whole = alpha.size, alpha.sum()
+    base = np.empty(K)
+    for k in range(K):
+        base[k] = math.lgamma(alpha[k])
+    table = np.empty(MAX_TABLE)
+    even = alpha.min() == alpha.max()
+    for c in range(MAX_TABLE if even else 0):
+        table[c] = math.lgamma(c + alpha[0])
+    total = 0.0
+    for d in range(ptr.size - 1):
+        length = 0
+        for i in range(ptr[d], ptr[d + 1]):
+            k, c = np.int64(np.uint64(cells[i]) >> bits), np.int64(np.uint64(cells[i]) & mask)
+            length += c
+            total += table[c] if even and c < MAX_TABLE else math.lgamma(c + alpha[k])
+            total -= base[k]
+        total += math.lgamma(whole) - math.lgamma(length + whole)
+    return total

@@ -1,0 +1,248 @@
+"""Latent Dirichlet allocation by collapsed Gibbs sampling: the tokens of a slice, and new documents.
+
+Owns the way into the compiled loops of `_lda_sweep`, `_lda_counts` and `_lda_fold`. Tokens stand by
+word; topics of tokens are uint16, or uint32 from 65,537 topics on. What a document's tokens add up
+to is kept in cells, packed (`Documents`); `Room` is the same spread out to be changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.kernels import _lda_counts, _lda_fold, _lda_sweep
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Topics = NDArray[Any]
+
+
+class Tokens(NamedTuple):
+    """The tokens of some words in the documents of a partition."""
+
+    word_ptr: I64
+    """Where the tokens of each word start, shape (words + 1,)."""
+    docs: NDArray[np.uint32]
+    """Document of each token, shape (n,)."""
+
+
+class Rows(NamedTuple):
+    """Counts, or changes of counts, of some words by topic; topics ascend within a word."""
+
+    ptr: I64
+    topics: NDArray[np.uint32]
+    counts: NDArray[np.int32]
+
+
+class Documents(NamedTuple):
+    """Topic counts of documents, packed."""
+
+    ptr: I64
+    cells: NDArray[Any]
+    """``(topic << bits) | count``, uint32 with 16 bits or uint64 with 32."""
+
+
+class Prior(NamedTuple):
+    """Dirichlet priors."""
+
+    alpha: F64
+    """Of a document's topics, shape (K,)."""
+    beta: float
+    """Of a topic's words."""
+    n_words: int
+    """V: words that a topic may have."""
+
+
+class Room:
+    """Topic counts of documents with room for changes.
+
+    Parameters
+    ----------
+    lengths
+        Tokens of each document.
+    K
+        Number of topics.
+    documents
+        What is there; None for nothing.
+    """
+
+    def __init__(self, lengths: I64, K: int, documents: Documents | None = None) -> None:
+        n = len(lengths)
+        self.bits = cell_bits(lengths, K)
+        self.starts = np.zeros(n + 1, np.int64)
+        np.cumsum(np.minimum(lengths, K), out=self.starts[1:])
+        self.sizes = np.zeros(n, np.int64)
+        # a prefetch looks a line ahead, never beyond the array
+        dtype = np.uint32 if self.bits == 16 else np.uint64
+        self.cells = np.zeros(int(self.starts[-1]) + 1, dtype)
+        if documents is not None:
+            ptr, cells = (_frozen(a) for a in documents)
+            _lda_counts.unpack(ptr, cells, self.starts, self.sizes, self.cells)
+
+    @property
+    def _parts(self) -> tuple[Any, ...]:
+        return _frozen(self.starts), self.sizes, self.cells, np.uint64(self.bits)
+
+    def packed(self) -> Documents:
+        """Return the counts in arrays of their own."""
+        ptr = np.zeros(len(self.starts), np.int64)
+        np.cumsum(self.sizes, out=ptr[1:])
+        cells = np.empty(int(ptr[-1]), self.cells.dtype)
+        _lda_counts.pack(_frozen(self.starts), self.sizes, self.cells, ptr, cells)
+        return Documents(ptr, cells)
+
+
+def cell_bits(lengths: I64, K: int) -> int:
+    """Return the bits of a count: 16 where topics and counts of documents fit, else 32."""
+    longest = int(lengths.max(initial=0))
+    return 16 if K <= 2**16 and longest < 2**16 else 32
+
+
+def topic_dtype(K: int) -> np.dtype[Any]:
+    """Return the dtype of the topics of tokens."""
+    return np.dtype(np.uint16 if K <= 2**16 else np.uint32)
+
+
+def scatter(tokens: Tokens, K: int, room: Room, seed: int) -> Topics:
+    """Return a topic for each token, uniformly drawn, and count them in `room`."""
+    topics = np.empty(len(tokens.docs), topic_dtype(K))
+    _lda_counts.scatter(_frozen(tokens.docs), topics, K, np.uint64(seed), *room._parts)
+    return topics
+
+
+def sweep(
+    tokens: Tokens, before: Topics, room: Room, rows: Rows, n_k: I64, prior: Prior, seed: int
+) -> tuple[Topics, float]:
+    """Draw the topics of all tokens anew, one after the other.
+
+    Parameters
+    ----------
+    tokens
+        In any order of words; a word may stand there more than once.
+    before
+        Their topics, counted in `room`, `rows` and `n_k`.
+    room
+        Topic counts of the partition's documents, updated.
+    rows
+        Topic counts of each word, by all partitions.
+    n_k
+        Tokens of each topic, by all partitions, shape (K,); updated.
+    prior
+        See `Prior`.
+    seed
+        The outcome depends on it and the other arguments alone.
+
+    Returns
+    -------
+    topics
+        Of each token.
+    likelihood
+        Sum of ``log sum_k (n_dk + alpha_k) phi_wk``, all counts without the token itself: with
+        ``log(N_d - 1 + sum_k alpha_k)`` taken off each token's, of the probability of its word
+        by all other tokens.
+
+    References
+    ----------
+    Griffiths and Steyvers (2004), "Finding Scientific Topics", equation 5.
+    Newman et al. (2009), "Distributed Algorithms for Topic Models", AD-LDA: other partitions'
+    counts are delayed.
+    Yu et al. (2015), "A Scalable Asynchronous Distributed Algorithm for Topic Modeling", section
+    3: word by word.
+    Li et al. (2014), "Reducing the Sampling Complexity of Topic Models": the sparse document part
+    and the delayed smooth part.
+    """
+    after = np.empty_like(before)
+    likelihood = _lda_sweep.sweep(
+        *map(_frozen, (*tokens, before)),
+        after,
+        *room._parts,
+        *map(_frozen, rows),
+        n_k,
+        _frozen(prior.alpha),
+        prior.beta,
+        prior.beta * prior.n_words,
+        np.uint64(seed),
+    )
+    return after, float(likelihood)
+
+
+def changes(tokens: Tokens, before: Topics | None, after: Topics, K: int) -> tuple[Rows, I64]:
+    """Return by how much the words' counts and the topics' totals differ.
+
+    Parameters
+    ----------
+    before
+        None where the tokens were not counted before.
+    """
+    n = len(after) if before is None else 2 * int(np.count_nonzero(before != after))
+    ptr, total = np.empty(len(tokens.word_ptr), np.int64), np.zeros(K, np.int64)
+    topics, deltas = np.empty(n, np.uint32), np.empty(n, np.int32)
+    old = _frozen(after if before is None else before)
+    args = (_frozen(tokens.word_ptr), old, _frozen(after), before is None, K)
+    n = _lda_counts.changes(*args, ptr, topics, deltas, total)
+    return Rows(ptr, topics[:n], deltas[:n]), total
+
+
+def added(rows: Rows, more: Rows) -> Rows:
+    """Return the sums of two sets of rows of the same words, without zeros."""
+    n = len(rows.topics) + len(more.topics)
+    out = Rows(np.empty_like(rows.ptr), np.empty(n, np.uint32), np.empty(n, np.int32))
+    n = _lda_counts.added(*map(_frozen, (*rows, *more)), *out)
+    return Rows(out.ptr, out.topics[:n], out.counts[:n])
+
+
+def document_likelihood(documents: Documents, bits: int, alpha: F64) -> float:
+    """Return log p(z | alpha) of the documents' topics, `bits` as of `cell_bits`."""
+    ptr, cells = (_frozen(a) for a in documents)
+    return float(_lda_counts.document_likelihood(ptr, cells, np.uint64(bits), _frozen(alpha)))
+
+
+def fold_in(
+    indptr: I64,
+    indices: NDArray[np.uint32],
+    counts: F32,
+    phi: F32,
+    alpha: F32,
+    *,
+    n_iter: int = 100,
+    tol: float = 0.0,
+) -> F32:
+    """Return topic shares of documents under fixed topics, shape (n, K); rows sum to 1.
+
+    Repeats ``theta_k = alpha_k + sum_w c_w theta_k phi_wk / sum_j theta_j phi_wj``, normalised, from
+    equal shares.
+
+    Parameters
+    ----------
+    indptr, indices, counts
+        Documents, as CSR; `indices` are rows of `phi`.
+    phi
+        Probability of each word in each topic, shape (words, K).
+    alpha
+        Prior, shape (K,).
+    n_iter, tol
+        Ends after so many steps, or when the shares change by less in sum.
+    """
+    theta = np.empty((len(indptr) - 1, len(alpha)), np.float32)
+    args = (*map(_frozen, (indptr, indices, counts, phi, alpha)), n_iter, tol)
+    _lda_fold.fold_in(*args, theta)
+    return theta
+
+
+def log_likelihood(
+    indptr: I64, indices: NDArray[np.uint32], counts: F32, phi: F32, theta: F32
+) -> float:
+    """Return the log-probability of documents with topic shares `theta`; see `fold_in`."""
+    return float(
+        _lda_fold.log_likelihood(*map(_frozen, (indptr, indices, counts, phi, theta)))
+    )
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a read-only view: numba compiles for it once, whether or not the owner may write."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
