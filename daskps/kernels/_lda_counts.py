@@ -146,7 +146,7 @@ def added(
             left = j == more_ptr[w + 1] or (i < ptr[w + 1] and topics[i] <= more_topics[j])
             both = left and j < more_ptr[w + 1] and topics[i] == more_topics[j]
             out_topics[n] = topics[i] if left else more_topics[j]
-            c = counts[i] if left else np.int32(0)
+            c: Scalar = counts[i] if left else np.int32(0)
             if both or not left:
                 c += more[j]
                 j += 1
@@ -164,8 +164,8 @@ def document_likelihood(ptr: I64, cells: Cells, bits: Scalar, alpha: F64) -> Sca
     mask = (np.uint64(1) << bits) - np.uint64(1)
     K, whole = alpha.size, alpha.sum()
     base = np.empty(K)
-    for k in range(K):
-        base[k] = math.lgamma(alpha[k])
+    for j in range(K):
+        base[j] = math.lgamma(alpha[j])
     table = np.empty(MAX_TABLE)
     even = alpha.min() == alpha.max()
     for c in range(MAX_TABLE if even else 0):

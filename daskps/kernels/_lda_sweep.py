@@ -160,7 +160,8 @@ def sweep(
             whole, step = phi[old], inv[old]
             without = (whole - step) / (one - step)
             phi[old] = without
-            s, at = np.float32(0), np.uint64(0)
+            s: Scalar = np.float32(0)
+            at: Scalar = np.uint64(0)
             for j in range(n):
                 x = np.uint64(room[start + j])
                 t, c = x >> bits, x & mask
@@ -175,10 +176,10 @@ def sweep(
                 u = unit(mixed(state)) * mass
                 if u < s:
                     f = np.float32(u)
-                    j = np.uint64(0)
-                    while j + np.uint64(1) < n and sums[j] <= f:
-                        j += np.uint64(1)
-                    new = np.uint64(room[start + j]) >> bits
+                    at_new: Scalar = np.uint64(0)
+                    while at_new + np.uint64(1) < n and sums[at_new] <= f:
+                        at_new += np.uint64(1)
+                    new = np.uint64(room[start + at_new]) >> bits
                     break
                 u -= np.float64(s)
                 if u < own:

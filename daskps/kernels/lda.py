@@ -1,4 +1,4 @@
-"""Latent Dirichlet allocation by collapsed Gibbs sampling: the tokens of a slice, and new documents.
+"""Latent Dirichlet allocation by collapsed Gibbs sampling: a slice of tokens, and new documents.
 
 Owns the way into the compiled loops of `_lda_sweep`, `_lda_counts` and `_lda_fold`. Tokens stand by
 word; topics of tokens are uint16, or uint32 from 65,537 topics on. What a document's tokens add up
@@ -18,6 +18,18 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Topics = NDArray[Any]
+
+
+# numba's dispatchers have no types
+_unpack: Any = _lda_counts.unpack
+_pack: Any = _lda_counts.pack
+_scatter: Any = _lda_counts.scatter
+_sweep: Any = _lda_sweep.sweep
+_changes: Any = _lda_counts.changes
+_added: Any = _lda_counts.added
+_document_likelihood: Any = _lda_counts.document_likelihood
+_fold_in: Any = _lda_fold.fold_in
+_log_likelihood: Any = _lda_fold.log_likelihood
 
 
 class Tokens(NamedTuple):
@@ -79,8 +91,7 @@ class Room:
         dtype = np.uint32 if self.bits == 16 else np.uint64
         self.cells = np.zeros(int(self.starts[-1]) + 1, dtype)
         if documents is not None:
-            ptr, cells = (_frozen(a) for a in documents)
-            _lda_counts.unpack(ptr, cells, self.starts, self.sizes, self.cells)
+            _unpack(*_all(*documents), self.starts, self.sizes, self.cells)
 
     @property
     def _parts(self) -> tuple[Any, ...]:
@@ -91,7 +102,7 @@ class Room:
         ptr = np.zeros(len(self.starts), np.int64)
         np.cumsum(self.sizes, out=ptr[1:])
         cells = np.empty(int(ptr[-1]), self.cells.dtype)
-        _lda_counts.pack(_frozen(self.starts), self.sizes, self.cells, ptr, cells)
+        _pack(_frozen(self.starts), self.sizes, self.cells, ptr, cells)
         return Documents(ptr, cells)
 
 
@@ -109,7 +120,7 @@ def topic_dtype(K: int) -> np.dtype[Any]:
 def scatter(tokens: Tokens, K: int, room: Room, seed: int) -> Topics:
     """Return a topic for each token, uniformly drawn, and count them in `room`."""
     topics = np.empty(len(tokens.docs), topic_dtype(K))
-    _lda_counts.scatter(_frozen(tokens.docs), topics, K, np.uint64(seed), *room._parts)
+    _scatter(_frozen(tokens.docs), topics, K, np.uint64(seed), *room._parts)
     return topics
 
 
@@ -155,11 +166,11 @@ def sweep(
     and the delayed smooth part.
     """
     after = np.empty_like(before)
-    likelihood = _lda_sweep.sweep(
-        *map(_frozen, (*tokens, before)),
+    likelihood = _sweep(
+        *_all(*tokens, before),
         after,
         *room._parts,
-        *map(_frozen, rows),
+        *_all(*rows),
         n_k,
         _frozen(prior.alpha),
         prior.beta,
@@ -182,7 +193,7 @@ def changes(tokens: Tokens, before: Topics | None, after: Topics, K: int) -> tup
     topics, deltas = np.empty(n, np.uint32), np.empty(n, np.int32)
     old = _frozen(after if before is None else before)
     args = (_frozen(tokens.word_ptr), old, _frozen(after), before is None, K)
-    n = _lda_counts.changes(*args, ptr, topics, deltas, total)
+    n = _changes(*args, ptr, topics, deltas, total)
     return Rows(ptr, topics[:n], deltas[:n]), total
 
 
@@ -190,14 +201,13 @@ def added(rows: Rows, more: Rows) -> Rows:
     """Return the sums of two sets of rows of the same words, without zeros."""
     n = len(rows.topics) + len(more.topics)
     out = Rows(np.empty_like(rows.ptr), np.empty(n, np.uint32), np.empty(n, np.int32))
-    n = _lda_counts.added(*map(_frozen, (*rows, *more)), *out)
+    n = _added(*_all(*rows, *more), *out)
     return Rows(out.ptr, out.topics[:n], out.counts[:n])
 
 
 def document_likelihood(documents: Documents, bits: int, alpha: F64) -> float:
     """Return log p(z | alpha) of the documents' topics, `bits` as of `cell_bits`."""
-    ptr, cells = (_frozen(a) for a in documents)
-    return float(_lda_counts.document_likelihood(ptr, cells, np.uint64(bits), _frozen(alpha)))
+    return float(_document_likelihood(*_all(*documents), np.uint64(bits), _frozen(alpha)))
 
 
 def fold_in(
@@ -212,8 +222,8 @@ def fold_in(
 ) -> F32:
     """Return topic shares of documents under fixed topics, shape (n, K); rows sum to 1.
 
-    Repeats ``theta_k = alpha_k + sum_w c_w theta_k phi_wk / sum_j theta_j phi_wj``, normalised, from
-    equal shares.
+    Repeats ``theta_k = alpha_k + sum_w c_w theta_k phi_wk / sum_j theta_j phi_wj``, normalised,
+    from equal shares.
 
     Parameters
     ----------
@@ -227,8 +237,8 @@ def fold_in(
         Ends after so many steps, or when the shares change by less in sum.
     """
     theta = np.empty((len(indptr) - 1, len(alpha)), np.float32)
-    args = (*map(_frozen, (indptr, indices, counts, phi, alpha)), n_iter, tol)
-    _lda_fold.fold_in(*args, theta)
+    args = (*_all(indptr, indices, counts, phi, alpha), n_iter, tol)
+    _fold_in(*args, theta)
     return theta
 
 
@@ -236,9 +246,11 @@ def log_likelihood(
     indptr: I64, indices: NDArray[np.uint32], counts: F32, phi: F32, theta: F32
 ) -> float:
     """Return the log-probability of documents with topic shares `theta`; see `fold_in`."""
-    return float(
-        _lda_fold.log_likelihood(*map(_frozen, (indptr, indices, counts, phi, theta)))
-    )
+    return float(_log_likelihood(*_all(indptr, indices, counts, phi, theta)))
+
+
+def _all(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
+    return [_frozen(a) for a in arrays]
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -87,7 +87,7 @@ def create(
         shape = (len(sizes[t.name]), longest, t.updater.n_fields, t.width)
         names = (f"slot_{t.name}", f"row_{t.name}", f"field_{t.name}", f"value_{t.name}")
         _array(group, t.name, shape, t.updater.dtype, names)
-        if t.keys == "hash":
+        if t.keys != "range":
             _array(group, f"{t.name}_key", shape[:2], np.dtype(np.uint64), names[:2])
     return sizes
 
@@ -260,7 +260,7 @@ def read_slots(store: str, cut: str, manifest: Manifest, slots: Iterable[int]) -
     wanted, tables = set(slots), {}
     # by the manifest: an array of keys that is gone must not make a range table of a hash table
     where = f"cut {cut!r} of checkpoint {store!r}"
-    hashed = {t.name for t in manifest.server.tables if t.keys == "hash"}
+    hashed = {t.name for t in manifest.server.tables if t.keys != "range"}
     for name, sizes in manifest.rows.items():
         some = [s for s in range(len(sizes)) if s in wanted]
         rows = _chunks(group, name, some, sizes, where)

@@ -186,7 +186,8 @@ class _Question:
     def deliver(self) -> tuple[Answer, list[NDArray[Any]]]:
         """Return the shard's answer, and the arrays that go with it."""
         h = self._header
-        found = self._shard.ask(Ask(h.generation, h.partition, h.clock, h.what, self._named))
+        ask = Ask(h.generation, h.partition, h.clock, h.what, self._named, h.table)
+        found = self._shard.ask(ask)
         if found is None or found is self._named:  # what has just come need not go back
             return Answer(applied=found is not None), []
         parcels, arrays = pack(found)

@@ -47,6 +47,10 @@ class StepServer(Protocol):
         """Return the rows of each key set, and the samples that the shards had seen."""
         ...
 
+    def rows(self, keyset: KeySet) -> Arrays:
+        """Return rows of a table of cells: ``lengths``, ``columns`` and ``counts``."""
+        ...
+
     def push(
         self, keysets: Sequence[KeySet], deltas: Sequence[NDArray[Any]], *, samples: float
     ) -> None:

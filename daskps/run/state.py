@@ -35,7 +35,7 @@ class State:
             len(self.tables[t.name]) == place.n_used
             and all(
                 rows.shape[1:] == (t.updater.n_fields, t.width)
-                and (t.keys == "hash" or len(rows) == place.slot_rows(slot))
+                and (t.keys != "range" or len(rows) == place.slot_rows(slot))
                 for slot, (_, rows) in self.tables[t.name].items()
             )
             for t, place in ((t, spec.placements()[t.name]) for t in spec.tables)

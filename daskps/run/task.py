@@ -63,6 +63,12 @@ class _BoundServer:
         self.seconds += time.perf_counter() - start
         return result
 
+    def rows(self, keyset: KeySet) -> Arrays:
+        start = time.perf_counter()
+        found = self._client.rows(keyset, **self._id)
+        self.seconds += time.perf_counter() - start
+        return found
+
     def push(
         self, keysets: Sequence[KeySet], deltas: Sequence[NDArray[Any]], *, samples: float
     ) -> None:

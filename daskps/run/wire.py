@@ -60,8 +60,9 @@ class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
     generation: int
     partition: int
     clock: int
-    what: Literal["state", "keep"]
+    what: Literal["state", "keep", "rows"]
     parcels: list[Parcel]
+    table: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -192,7 +193,7 @@ def request(
     if isinstance(msg, Ask):
         parcels, arrays = pack(msg.arrays)
         whose = (msg.generation, msg.partition, msg.clock, msg.what)
-        return Inquiry(ref.shard, ref.incarnation, ref.key, *whose, parcels), arrays
+        return Inquiry(ref.shard, ref.incarnation, ref.key, *whose, parcels, msg.table), arrays
     pieces = msg.deltas if isinstance(msg, Push) else out
     header = Request(
         *(ref.shard, ref.incarnation, ref.key, isinstance(msg, Push)),

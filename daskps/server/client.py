@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.server.buffers import Buffers
+from daskps.server.cells import in_slot_order
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Arrays, Ask, Pieces, Pull, Push, Want
@@ -141,6 +142,25 @@ class ParameterClient:
         self.traffic.pushed += self._nbytes(deltas, keysets, far)
         return any(a.applied for a in acks)
 
+    def rows(self, keyset: KeySet, *, partition: int, clock: int) -> Arrays:
+        """Read rows of cells; see `CellSlot.gather`, the order of rows is that of `keyset`."""
+        near, far = self._split()
+
+        def message(slots: list[int]) -> Ask:
+            want = _want(keyset, self._used(keyset, slots))
+            whose = (self.layout.generation, partition, clock, "rows")
+            if want.at is None or want.sizes is None:
+                return Ask(*whose, table=keyset.table)  # type: ignore[arg-type]
+            arrays = {"sizes": want.sizes, "at": want.at}
+            return Ask(*whose, arrays, keyset.table)  # type: ignore[arg-type]
+
+        wait = self._transport.send([(ref, message(slots), ()) for _, ref, slots in far])
+        answers = [shard.ask(message(slots)) for shard, _, slots in near]
+        from_afar = wait()
+        self.traffic.pulled += sum(a.nbytes for answer in from_afar for a in answer.values())
+        slots = [self._used(keyset, slots) for _, _, slots in [*near, *far]]
+        return in_slot_order(keyset.bounds, slots, [*answers, *from_afar])  # type: ignore[list-item]
+
     def state(self, *, partition: int, clock: int) -> Arrays | None:
         """Return what a partition kept before its step at `clock`; None if there is nothing."""
         return self._at_home(Ask(self.layout.generation, partition, clock, "state"))
@@ -225,12 +245,13 @@ def merge_values(
     Returns
     -------
     keys
-        Keys of a hash table, ascending; None for a range table, whose rows come in row order.
+        Keys of a hash table or of cells, ascending; None for a range table, whose rows come in row
+        order.
     values
         Shape (rows, width).
     """
     spec = place.spec
-    if spec.keys == "hash":
+    if spec.keys != "range":
         found = [entry for part in parts for entry in part.values()]
         keys = np.concatenate([k for k, _ in found])
         order = np.argsort(keys)

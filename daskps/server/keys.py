@@ -63,8 +63,8 @@ class KeySet:
 
 
 def whole_table(placement: Placement) -> KeySet:
-    """Return the key set of all rows of a range table."""
-    assert placement.spec.keys == "range", placement.spec
+    """Return the key set of all rows of a table of ranges or cells."""
+    assert placement.spec.keys != "hash", placement.spec
     return KeySet(placement.spec.name, placement.bounds(), None)
 
 

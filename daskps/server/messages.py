@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,6 +50,12 @@ class Push:
     wants: tuple[Want, ...]
     deltas: Pieces
 
+    def copy(self) -> Push:
+        """Return the same with memory of its own."""
+        wants = tuple(w if w.at is None else replace(w, at=w.at.copy()) for w in self.wants)
+        deltas = tuple(tuple(d.copy() for d in pieces) for pieces in self.deltas)
+        return replace(self, wants=wants, deltas=deltas)
+
 
 @dataclass(frozen=True, slots=True)
 class Ack:
@@ -64,14 +70,17 @@ class Ask:
     """Question on behalf of (partition, clock), the size of whose answer only the shard knows.
 
     ``state`` is for what the partition kept before, or None; ``keep`` hands over what it keeps and
-    is answered by what counts.
+    is answered by what counts. ``rows`` is for rows of cells: positions ``at`` in the shard's
+    slots, ``sizes`` of them in each, or neither for all rows.
     """
 
     generation: int
     partition: int
     clock: int
-    what: Literal["state", "keep"]
+    what: Literal["state", "keep", "rows"]
     arrays: Arrays = field(default_factory=dict)
+    table: str = ""
+    """Of rows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.errors import NonFinitePush, StaleLayout
+from daskps.server.cells import CellSlot
 from daskps.server.functions import FUNCTIONS, Partial
 from daskps.server.gather import Index, Rows
 from daskps.server.messages import Ack, Arrays, Ask, Pieces, Pull, Push, Stats, Want
@@ -80,7 +80,7 @@ class Shard:
         self._placements = spec.placements()
         self._slots = sorted(slots)
         self._tables = {
-            name: {s: TableSlot(p, s) for s in p.used(self._slots)}
+            name: {s: _slot(p, s) for s in p.used(self._slots)}
             for name, p in self._placements.items()
         }
         self.clocks = dict.fromkeys(range(spec.n_partitions), 0)
@@ -112,9 +112,7 @@ class Shard:
         """
         with self._lock:
             self._check_generation(msg.generation)
-            behind = min(self.clocks.values(), default=0)
-            assert msg.clock - behind <= self.spec.staleness, (msg.clock, self.clocks)
-            self._counts["pulls"] += 1
+            self._check_admitted(msg.clock)
             for want, views in zip(msg.wants, out, strict=True):
                 for (slot, at, _), view in zip(self._pieces(want), views, strict=True):
                     slot.pull(slot.locate(at, create=False), self.samples, view, at)
@@ -156,13 +154,22 @@ class Shard:
         """
         with self._lock:
             self._check_generation(msg.generation)
+            if msg.what == "rows":
+                return self._rows(msg)
             if msg.what == "keep":
                 return self._states.keep(msg.partition, msg.clock, msg.arrays)
             return self._states.before(msg.partition, msg.clock)
 
+    def _rows(self, msg: Ask) -> Arrays:
+        self._check_admitted(msg.clock)
+        want = Want(msg.table, msg.arrays.get("sizes"), msg.arrays.get("at"))
+        found = [slot.gather(at) for slot, at, _ in self._pieces(want)]
+        names = found[0] if found else ()
+        return {name: np.concatenate([f[name] for f in found]) for name in names}
+
     def _gather(self, msg: Push) -> None:
         if msg.partition != len(self._folded):
-            msg = _kept(msg)
+            msg = msg.copy()  # it must wait, and the sender uses his memory again
         self._waiting[msg.partition] = msg
         # partition order, whatever the order of arrival: float sums are not associative
         while (ready := self._waiting.pop(len(self._folded), None)) is not None:
@@ -176,7 +183,7 @@ class Shard:
             self.samples += R
             self._folded.clear()
 
-    def _each(self, msg: Push, act: Callable[[TableSlot, Index, Rows], None]) -> None:
+    def _each(self, msg: Push, act: Callable[[Any, Index, Rows], None]) -> None:
         parts = []
         for want, deltas in zip(msg.wants, msg.deltas, strict=True):
             for (slot, at, n), delta in zip(self._pieces(want), deltas, strict=True):
@@ -185,7 +192,7 @@ class Shard:
         for slot, idx, delta in parts:  # all rows were found: nothing is applied by halves
             act(slot, idx, delta)
 
-    def _pieces(self, want: Want) -> Iterator[tuple[TableSlot, Index, int]]:
+    def _pieces(self, want: Want) -> Iterator[tuple[Any, Index, int]]:
         start = 0
         for i, slot in enumerate(self._tables[want.table].values()):
             if want.sizes is None:
@@ -195,6 +202,11 @@ class Shard:
             n = int(want.sizes[i])
             yield slot, want.at[start : start + n], n
             start += n
+
+    def _check_admitted(self, clock: int) -> None:
+        self._counts["pulls"] += 1
+        behind = min(self.clocks.values(), default=0)
+        assert clock - behind <= self.spec.staleness, (clock, self.clocks)
 
     def _check_generation(self, generation: int) -> None:
         if generation != self.generation:
@@ -222,7 +234,7 @@ class Shard:
             assert want.sizes is not None
             row = int(want.at[int(want.sizes[:place].sum()) + row])
         placement = self._placements[want.table]
-        if placement.spec.keys == "hash":
+        if placement.spec.keys != "range":
             return f"key {row}"
         slot = list(self._tables[want.table])[place]
         return f"row {int(placement.slot_keys(slot)[row])}"
@@ -355,7 +367,7 @@ class Shard:
             for name, place in self._placements.items():
                 for s in self._tables[name]:
                     if tables is None:
-                        self._tables[name][s] = TableSlot(place, s)
+                        self._tables[name][s] = _slot(place, s)
                     else:
                         self._tables[name][s].load(*tables[name][s])
 
@@ -383,8 +395,5 @@ class Shard:
             )
 
 
-def _kept(msg: Push) -> Push:
-    """Return a push that must wait with memory of its own; the sender uses his again."""
-    wants = tuple(w if w.at is None else replace(w, at=w.at.copy()) for w in msg.wants)
-    deltas = tuple(tuple(d.copy() for d in pieces) for pieces in msg.deltas)
-    return replace(msg, wants=wants, deltas=deltas)
+def _slot(placement: Placement, slot: int) -> Any:
+    return (CellSlot if placement.spec.keys == "cells" else TableSlot)(placement, slot)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.server._hashing import mix
-from daskps.server.updaters import AnyUpdater
+from daskps.server.updaters import Add, AnyUpdater
 
 BLOCK_MIN, BLOCK_MAX = 8, 4096
 """Shortest and longest run of neighbouring rows in one slot (rows); long runs copy fast."""
@@ -59,31 +59,49 @@ class TableSpec(msgspec.Struct, frozen=True, tag=True):
     name
         Unique among the tables of a run.
     n_rows
-        Rows of a ``range`` table, keys 0 .. n_rows - 1; 0 for ``hash`` tables, which grow.
+        Rows of a ``range`` table, keys 0 .. n_rows - 1, or of one of ``cells``; 0 for ``hash``
+        tables, which grow.
     width
         Numbers a key.
     updater
         The rule that a shard applies to a push; it also fixes the dtype.
     keys
-        ``range``, or ``hash``: any 64-bit key, created on first touch.
+        ``range``, or ``hash``: any 64-bit key, created on first touch; or ``cells``: rows of
+        `columns` numbers of which only those are kept that are not zero, under the key
+        ``row x columns + column``. All cells of a row share a slot.
     init
         Initial values.
+    columns
+        Of a table of cells; 0 for others.
     """
 
     name: str
     n_rows: int
     width: int
     updater: AnyUpdater
-    keys: Literal["range", "hash"] = "range"
+    keys: Literal["range", "hash", "cells"] = "range"
     init: Init = Init()
+    columns: int = 0
 
     def __post_init__(self) -> None:
         """Refuse shapes that no shard could hold."""
-        if self.width < 1 or self.n_rows < 0 or (self.keys == "range") == (self.n_rows == 0):
+        cells = self.keys == "cells"
+        if cells and (self.width, self.init, type(self.updater)) != (1, Init(), Add):
+            raise ValueError(
+                f"table {self.name!r} of cells has width={self.width}, {self.init} and "
+                f"{self.updater}; expected width=1, no init and the updater Add."
+            )
+        if cells != (self.columns > 0) or self.n_rows * self.columns >= 2**63:
+            raise ValueError(
+                f"table {self.name!r} has keys={self.keys!r} and {self.n_rows} rows of "
+                f"columns={self.columns}; tables of cells need columns, at most 2**63 cells, and "
+                "others have none."
+            )
+        if self.width < 1 or self.n_rows < 0 or (self.keys == "hash") != (self.n_rows == 0):
             raise ValueError(
                 f"table {self.name!r} has n_rows={self.n_rows}, width={self.width}, "
-                f"keys={self.keys!r}; width must be at least 1, a range table needs n_rows >= 1 "
-                "and a hash table n_rows=0."
+                f"keys={self.keys!r}; width must be at least 1, a hash table needs n_rows=0 and "
+                "others n_rows >= 1."
             )
 
 

@@ -12,7 +12,7 @@ from daskps.server.client import Call, ParameterClient, merge_values
 from daskps.server.functions import FUNCTIONS
 from daskps.server.keys import KeySet, localise, whole_table
 from daskps.server.layout import Layout, ShardRef
-from daskps.server.messages import Pieces, Pull, Push, Want
+from daskps.server.messages import Ask, Pieces, Pull, Push, Want
 from daskps.server.shard import ServerSpec, Shard
 from daskps.server.tables import TableSpec
 from daskps.server.updaters import Add, AnyUpdater
@@ -129,8 +129,10 @@ class Group:
     def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
         return lambda: [self.deliver(*call) for call in calls]
 
-    def deliver(self, ref: ShardRef, message: Pull | Push, out: Pieces) -> Any:
+    def deliver(self, ref: ShardRef, message: Pull | Push | Ask, out: Pieces) -> Any:
         shard = self.shards[ref.shard]
+        if isinstance(message, Ask):
+            return shard.ask(message)
         return shard.push(message) if isinstance(message, Push) else shard.pull(message, out)
 
     def client(self) -> ParameterClient:
