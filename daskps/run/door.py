@@ -20,7 +20,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from daskps.run.parcels import pack, unpack
-from daskps.run.wire import Answer, Inquiry, Request, Stream, cut, wants_of
+from daskps.run.wire import Answer, Inquiry, Request, Stream, wants_of
 from daskps.server.buffers import Buffers
 from daskps.server.layout import Door
 from daskps.server.messages import Ask, Pull, Push
@@ -156,23 +156,22 @@ class _Body:
         self._shard, self._header = shard, header
         self._wants, self.arrays = wants_of(header, take)
         specs = {t.name: t for t in shard.spec.tables}
-        self._wholes = []
-        for i, (table, sizes) in enumerate(zip(header.tables, header.sizes, strict=True)):
-            u, width = specs[table].updater, specs[table].width
+        self._rows = []
+        for i, want in enumerate(header.wants):
+            u, width = specs[want.table].updater, specs[want.table].width
             fields = u.n_push if header.push else u.n_pull
-            self._wholes.append(take(f"rows {i}", (sum(sizes), fields, width), u.dtype))
-        self._pieces = [cut(w, n) for w, n in zip(self._wholes, header.sizes, strict=True)]
+            self._rows.append(take(f"rows {i}", (want.n_rows, fields, width), u.dtype))
         if header.push:
-            self.arrays += self._wholes
+            self.arrays += self._rows
 
     def deliver(self) -> tuple[Answer, list[NDArray[Any]]]:
         """Return the shard's answer, and the rows that go with it."""
         h = self._header
         if h.push:
-            push = Push(h.generation, h.partition, h.clock, h.samples, self._wants, self._pieces)
+            push = Push(h.generation, h.partition, h.clock, h.samples, self._wants, self._rows)
             return Answer(applied=self._shard.push(push).applied), []
         pull = Pull(h.generation, h.partition, h.clock, self._wants)
-        return Answer(samples=self._shard.pull(pull, self._pieces)), self._wholes
+        return Answer(samples=self._shard.pull(pull, self._rows)), self._rows
 
 
 class _Question:

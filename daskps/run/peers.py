@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from daskps.run.parcels import unpack
-from daskps.run.wire import Answer, Stream, flat, lost, raised, request
+from daskps.run.wire import Answer, Stream, lost, raised, request
 from daskps.server.client import Call
 from daskps.server.layout import Door, ShardRef
-from daskps.server.messages import Ack, Ask, Pieces, Pull, Push
+from daskps.server.messages import Ack, Ask, Blocks, Pull, Push
 
 
 class Peers:
@@ -136,14 +136,14 @@ class Peers:
         for stream in streams:
             stream.close()
 
-    def _answer(self, stream: Stream, ref: ShardRef, msg: Pull | Push | Ask, out: Pieces) -> Any:
+    def _answer(self, stream: Stream, ref: ShardRef, msg: Pull | Push | Ask, out: Blocks) -> Any:
         with _losses(ref):
             answer, size = stream.receive(Answer)
             if answer.parcels is not None:
                 arrays = unpack(answer.parcels, size)
                 stream.into(arrays.values())
                 return arrays
-            rows = [] if answer.error else flat(out)
+            rows = () if answer.error else out
             if size != sum(x.nbytes for x in rows):
                 raise ValueError(f"{size} bytes of rows came with {answer}")
             stream.into(rows)

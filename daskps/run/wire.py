@@ -8,12 +8,11 @@ kernel only.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from daskps import errors
 from daskps.run.parcels import Parcel, pack
 from daskps.server.layout import ShardRef
-from daskps.server.messages import Ask, Pieces, Pull, Push, Want
+from daskps.server.messages import Ask, Blocks, Pull, Push, Want
 
 _PREFIX = struct.Struct("<IQ")
 """Bytes of the header, bytes of the arrays behind it."""
@@ -31,6 +30,18 @@ _MAX_HEADER = 2**26
 _VECTOR = 512
 """Pieces that one call moves; systems allow 1,024."""
 _ATOMS = {"": None, "uint32": np.dtype(np.uint32), "uint64": np.dtype(np.uint64)}
+
+
+class Wanted(msgspec.Struct, frozen=True, array_like=True):
+    """Header of a want."""
+
+    table: str
+    first: int
+    stop: int
+    n_rows: int
+    sizes: list[int] | None
+    at: str
+    """Type of the positions; empty for all rows."""
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -44,11 +55,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, tag=True):
     partition: int
     clock: int
     samples: float
-    tables: list[str]
-    sizes: list[list[int]]
-    """Rows of each piece, by want and slot."""
-    at: list[str]
-    """Type of the positions of each want; empty for all rows."""
+    wants: list[Wanted]
 
 
 class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -187,26 +194,28 @@ class Stream:
 
 
 def request(
-    ref: ShardRef, msg: Pull | Push | Ask, out: Pieces
+    ref: ShardRef, msg: Pull | Push | Ask, out: Blocks
 ) -> tuple[Request | Inquiry, list[NDArray[Any]]]:
     """Return the frame of a message to the shard `ref`; `out` gives the sizes of a pull."""
     if isinstance(msg, Ask):
         parcels, arrays = pack(msg.arrays)
         whose = (msg.generation, msg.partition, msg.clock, msg.what)
         return Inquiry(ref.shard, ref.incarnation, ref.key, *whose, parcels, msg.table), arrays
-    pieces = msg.deltas if isinstance(msg, Push) else out
+    blocks = msg.deltas if isinstance(msg, Push) else out
     header = Request(
         *(ref.shard, ref.incarnation, ref.key, isinstance(msg, Push)),
         *(msg.generation, msg.partition, msg.clock),
         msg.samples if isinstance(msg, Push) else 0.0,
-        [w.table for w in msg.wants],
-        [[len(x) for x in want] for want in pieces],
-        ["" if w.at is None else w.at.dtype.name for w in msg.wants],
+        [_wanted(w, len(rows)) for w, rows in zip(msg.wants, blocks, strict=True)],
     )
     arrays = [w.at for w in msg.wants if w.at is not None]
-    if isinstance(msg, Push):
-        arrays += flat(pieces)
-    return header, arrays
+    return header, [*arrays, *blocks] if isinstance(msg, Push) else arrays
+
+
+def _wanted(want: Want, n_rows: int) -> Wanted:
+    sizes = None if want.sizes is None else list(want.sizes)
+    kind = "" if want.at is None else want.at.dtype.name
+    return Wanted(want.table, want.first, want.stop, n_rows, sizes, kind)
 
 
 def raised(kind: str, text: str, ref: ShardRef) -> BaseException:
@@ -233,28 +242,13 @@ def wants_of(header: Request, take: Any) -> tuple[tuple[Want, ...], list[NDArray
         Returns memory for a purpose, a shape and a dtype.
     """
     wants, arrays = [], []
-    for i, (table, sizes, kind) in enumerate(
-        zip(header.tables, header.sizes, header.at, strict=True)
-    ):
-        dtype = _ATOMS[kind]
-        if dtype is None:
-            wants.append(Want(table, None, None))
-            continue
-        at = take(f"at {i}", (sum(sizes),), dtype)
-        wants.append(Want(table, np.array(sizes, np.int64), at))
-        arrays.append(at)
+    for i, w in enumerate(header.wants):
+        dtype = _ATOMS[w.at]
+        at = None if dtype is None else take(f"at {i}", (w.n_rows,), dtype)
+        wants.append(Want(w.table, w.first, w.stop, w.sizes, at))
+        if at is not None:
+            arrays.append(at)
     return tuple(wants), arrays
-
-
-def cut(whole: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
-    """Return consecutive pieces of `whole` with these numbers of rows."""
-    edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
-    return [whole[a:b] for a, b in itertools.pairwise(edges)]
-
-
-def flat(pieces: Pieces) -> list[NDArray[Any]]:
-    """Return the arrays of all wants, one after the other."""
-    return [x for want in pieces for x in want]
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

@@ -6,7 +6,7 @@ a push carries does not depend on the width of rows. Sums of integers are the sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -127,39 +127,18 @@ class CellSlot:
         self._hold(keys, rows)
 
 
-def in_slot_order(
-    bounds: NDArray[np.int64], slots: Sequence[Sequence[int]], answers: Sequence[Arrays]
-) -> Arrays:
-    """Put what several shards gathered together.
+def in_slot_order(found: Iterable[tuple[int, Arrays | None]]) -> Arrays:
+    """Put what was gathered from several runs of slots together.
 
     Parameters
     ----------
-    bounds
-        Of the key set: the rows of slot s are bounds[s] .. bounds[s + 1].
-    slots
-        Those of each shard, ascending.
-    answers
-        Of each shard, slot by slot.
+    found
+        First slot of each run, and what was gathered from it.
     """
+    answers = [answer for _, answer in sorted(found, key=lambda pair: pair[0]) if answer]
     if len(answers) == 1:
         return answers[0]
-    lengths = np.empty(int(bounds[-1]), np.uint32)
-    pieces: list[tuple[int, int, int]] = []  # slot, shard, number among the shard's slots
-    edges = []
-    some = [(mine, answer) for mine, answer in zip(slots, answers, strict=True) if mine]
-    for shard, (mine, answer) in enumerate(some):
-        rows = np.cumsum([0, *(bounds[s + 1] - bounds[s] for s in mine)])
-        cells = np.concatenate([[0], np.cumsum(answer["lengths"], dtype=np.int64)])
-        for i, s in enumerate(mine):
-            lengths[bounds[s] : bounds[s + 1]] = answer["lengths"][rows[i] : rows[i + 1]]
-            pieces.append((s, shard, i))
-        edges.append(cells[rows])
-    pieces.sort()
-    parts = {
-        name: [some[a][1][name][edges[a][i] : edges[a][i + 1]] for _, a, i in pieces]
-        for name in ("columns", "counts")
-    }
-    return {"lengths": lengths} | {name: np.concatenate(x) for name, x in parts.items()}
+    return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
 
 
 def _merged(keys: Keys, rows: Rows, more: Keys, changes: Rows) -> tuple[Keys, Rows]:

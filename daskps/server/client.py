@@ -13,12 +13,16 @@ from daskps.server.buffers import Buffers
 from daskps.server.cells import in_slot_order
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout, ShardRef
-from daskps.server.messages import Arrays, Ask, Pieces, Pull, Push, Want
+from daskps.server.messages import Arrays, Ask, Blocks, Pull, Push, Want
 from daskps.server.shard import ServerSpec, Shard
 from daskps.server.tables import Placement
 
-Call = tuple[ShardRef, Pull | Push | Ask, Pieces]
+Call = tuple[ShardRef, Pull | Push | Ask, Blocks]
 """(where, message, where the rows go that answer a pull)."""
+
+
+Runs = Sequence[tuple[int, int]]
+"""First slot, and slot behind the last, of slots that follow each other on one shard."""
 
 
 class Transport(Protocol):
@@ -73,7 +77,7 @@ class ParameterClient:
         self._tables = {t.name: t for t in spec.tables}
         self._transport = transport
         self._places = spec.placements()
-        self._held = {s: slots for s, slots in layout.by_shard().items() if slots}
+        self._held = layout.runs()
 
     def pull(
         self, keysets: Sequence[KeySet], *, partition: int, clock: int
@@ -90,17 +94,18 @@ class ParameterClient:
         """
         rows = [self._empty(i, k) for i, k in enumerate(keysets)]
         near, far = self._split()
-        generation = self.layout.generation
 
-        def message(slots: list[int]) -> tuple[Pull, Pieces]:
-            wants = self._wants(keysets, slots)
-            return Pull(generation, partition, clock, wants), self._pieces(rows, keysets, slots)
+        def message(runs: Runs) -> tuple[Pull, Blocks]:
+            wants = self._wants(keysets, runs)
+            pull = Pull(self.layout.generation, partition, clock, wants)
+            return pull, self._blocks(rows, keysets, runs)
 
+        calls = [(ref, *message(runs)) for ref, runs in far]
         # the shards elsewhere work while the one here does
-        wait = self._transport.send([(ref, *message(slots)) for _, ref, slots in far])
-        seen = [shard.pull(*message(slots)) for shard, _, slots in near]
+        wait = self._transport.send(calls)
+        seen = [shard.pull(*message(runs)) for shard, runs in near]
         seen += wait()
-        self.traffic.pulled += self._nbytes(rows, keysets, far)
+        self.traffic.pulled += sum(block.nbytes for _, _, out in calls for block in out)
         return rows, min(seen)
 
     def push(
@@ -132,34 +137,41 @@ class ParameterClient:
         """
         near, far = self._split()
 
-        def message(slots: list[int]) -> Push:
-            wants, parts = self._wants(keysets, slots), self._pieces(deltas, keysets, slots)
-            return Push(self.layout.generation, partition, clock, samples, wants, parts)
+        def message(runs: Runs) -> Push:
+            wants, blocks = self._wants(keysets, runs), self._blocks(deltas, keysets, runs)
+            return Push(self.layout.generation, partition, clock, samples, wants, blocks)
 
-        wait = self._transport.send([(ref, message(slots), ()) for _, ref, slots in far])
-        acks = [shard.push(message(slots)) for shard, _, slots in near]
+        calls = [(ref, message(runs)) for ref, runs in far]
+        wait = self._transport.send([(*call, ()) for call in calls])
+        acks = [shard.push(message(runs)) for shard, runs in near]
         acks += wait()
-        self.traffic.pushed += self._nbytes(deltas, keysets, far)
+        self.traffic.pushed += sum(block.nbytes for _, push in calls for block in push.deltas)
         return any(a.applied for a in acks)
 
     def rows(self, keyset: KeySet, *, partition: int, clock: int) -> Arrays:
         """Read rows of cells; see `CellSlot.gather`, the order of rows is that of `keyset`."""
         near, far = self._split()
 
-        def message(slots: list[int]) -> Ask:
-            want = _want(keyset, self._used(keyset, slots))
-            whose = (self.layout.generation, partition, clock, "rows")
-            if want.at is None or want.sizes is None:
-                return Ask(*whose, table=keyset.table)  # type: ignore[arg-type]
-            arrays = {"sizes": want.sizes, "at": want.at}
-            return Ask(*whose, arrays, keyset.table)  # type: ignore[arg-type]
+        def messages(runs: Runs) -> list[tuple[int, Ask]]:
+            return [
+                (run[0], self._ask_rows(keyset, run, partition, clock))
+                for run in self._used(keyset, runs)
+            ]
 
-        wait = self._transport.send([(ref, message(slots), ()) for _, ref, slots in far])
-        answers = [shard.ask(message(slots)) for shard, _, slots in near]
+        asked = [(first, ref, ask) for ref, runs in far for first, ask in messages(runs)]
+        wait = self._transport.send([(ref, ask, ()) for _, ref, ask in asked])
+        found = [(first, shard.ask(ask)) for shard, runs in near for first, ask in messages(runs)]
         from_afar = wait()
         self.traffic.pulled += sum(a.nbytes for answer in from_afar for a in answer.values())
-        slots = [self._used(keyset, slots) for _, _, slots in [*near, *far]]
-        return in_slot_order(keyset.bounds, slots, [*answers, *from_afar])  # type: ignore[list-item]
+        found += zip([first for first, _, _ in asked], from_afar, strict=True)
+        return in_slot_order(found)
+
+    def _ask_rows(self, keyset: KeySet, run: tuple[int, int], partition: int, clock: int) -> Ask:
+        want = keyset.want(*run)
+        arrays: dict[str, NDArray[Any]] = {"slots": np.array(run)}
+        if want.at is not None and want.sizes is not None:
+            arrays |= {"sizes": np.array(want.sizes), "at": want.at}
+        return Ask(self.layout.generation, partition, clock, "rows", arrays, keyset.table)
 
     def state(self, *, partition: int, clock: int) -> Arrays | None:
         """Return what a partition kept before its step at `clock`; None if there is nothing."""
@@ -181,15 +193,16 @@ class ParameterClient:
         self.traffic.pulled += sum(a.nbytes for a in (answer or {}).values())
         return answer
 
-    def _split(self) -> tuple[list[tuple[Shard, ShardRef, list[int]]], list[Any]]:
-        near, far = [], []
-        for shard, slots in self._held.items():
-            ref = self.layout.refs[shard]
+    def _split(self) -> tuple[list[tuple[Shard, Runs]], list[tuple[ShardRef, Runs]]]:
+        near: list[tuple[Shard, Runs]] = []
+        far: list[tuple[ShardRef, Runs]] = []
+        for number, runs in self._held.items():
+            ref = self.layout.refs[number]
             here = self._transport.local(ref)
             if here is None:
-                far.append((None, ref, slots))
+                far.append((ref, runs))
             else:
-                near.append((here, ref, slots))
+                near.append((here, runs))
         return near, far
 
     def _empty(self, number: int, keyset: KeySet) -> NDArray[Any]:
@@ -197,37 +210,20 @@ class ParameterClient:
         shape = (len(keyset), t.updater.n_pull, t.width)
         return self._transport.buffers.take(f"pull {number}", shape, t.updater.dtype)
 
-    def _pieces(
-        self, arrays: Sequence[NDArray[Any]], keysets: Sequence[KeySet], slots: list[int]
-    ) -> Pieces:
-        """Return the rows that stand in `slots`, without a copy: rows stand in slot order."""
+    def _blocks(
+        self, arrays: Sequence[NDArray[Any]], keysets: Sequence[KeySet], runs: Runs
+    ) -> list[NDArray[Any]]:
+        """Return the rows that stand in `runs`, without a copy: rows stand in slot order."""
         pairs = zip(arrays, keysets, strict=True)
-        return [[a[k.bounds[s] : k.bounds[s + 1]] for s in self._used(k, slots)] for a, k in pairs]
+        return [a[slice(*k.span(*run))] for a, k in pairs for run in self._used(k, runs)]
 
-    def _nbytes(
-        self,
-        arrays: Sequence[NDArray[Any]],
-        keysets: Sequence[KeySet],
-        shards: Sequence[tuple[Any, ShardRef, list[int]]],
-    ) -> int:
-        pieces = (self._pieces(arrays, keysets, slots) for _, _, slots in shards)
-        return sum(x.nbytes for shard in pieces for want in shard for x in want)
+    def _wants(self, keysets: Sequence[KeySet], runs: Runs) -> tuple[Want, ...]:
+        return tuple(k.want(*run) for k in keysets for run in self._used(k, runs))
 
-    def _wants(self, keysets: Sequence[KeySet], slots: list[int]) -> tuple[Want, ...]:
-        return tuple(_want(k, self._used(k, slots)) for k in keysets)
-
-    def _used(self, keyset: KeySet, slots: list[int]) -> list[int]:
-        return self._places[keyset.table].used(slots)
-
-
-def _want(keyset: KeySet, slots: list[int]) -> Want:
-    at, b = keyset.at, keyset.bounds
-    if at is None:
-        return Want(keyset.table, None, None)
-    pieces = [at[b[s] : b[s + 1]] for s in slots]
-    everything = len(slots) == len(b) - 1
-    mine = at if everything else np.concatenate([at[:0], *pieces])
-    return Want(keyset.table, np.diff(b)[slots], mine)
+    def _used(self, keyset: KeySet, runs: Runs) -> Runs:
+        """Return the part of `runs` that can hold rows of a table."""
+        n = self._places[keyset.table].n_used
+        return runs if runs[-1][1] <= n else [(a, min(b, n)) for a, b in runs if a < n]
 
 
 def merge_values(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.server import _localise
+from daskps.server.messages import Want
 from daskps.server.tables import Placement
 
 DENSE_SHARE = 0.4
@@ -56,6 +57,17 @@ class KeySet:
         assert self.at is not None, "all rows of a table have no subset that is all rows"
         ends = np.concatenate(([0], np.cumsum(known, dtype=np.int64)))
         return KeySet(self.table, ends[self.bounds], self.at[known], self.hashed)
+
+    def span(self, first: int, stop: int) -> tuple[int, int]:
+        """Return where the rows of slots [first, stop) stand."""
+        return int(self.bounds[first]), int(self.bounds[stop])
+
+    def want(self, first: int, stop: int) -> Want:
+        """Return what to ask of slots [first, stop)."""
+        if self.at is None:
+            return Want(self.table, first, stop, None, None)
+        sizes = np.diff(self.bounds[first : stop + 1]).tolist()
+        return Want(self.table, first, stop, sizes, self.at[slice(*self.span(first, stop))])
 
     def __sizeof__(self) -> int:
         """Return the bytes held, so that Dask can account for them."""

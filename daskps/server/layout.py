@@ -6,7 +6,7 @@ a new one with a higher generation.
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 from collections.abc import Mapping
 
 import msgspec
@@ -38,18 +38,6 @@ class ShardRef(msgspec.Struct, frozen=True):
     """None in the process of the shard."""
 
 
-def owner(slot: int, shards: tuple[int, ...]) -> int:
-    """Return the shard that holds `slot`, by rendezvous hashing (Thaler and Ravishankar 1998).
-
-    Adding or taking away one of N shards moves about 1/N of the slots and no other.
-    """
-    return max(shards, key=lambda s: (_score(slot, s), s))
-
-
-def _score(slot: int, shard: int) -> bytes:
-    return hashlib.blake2b(b"%d/%d" % (slot, shard), digest_size=8).digest()
-
-
 class Layout(msgspec.Struct, frozen=True):
     """Slots to shards, shards to workers, and a version number.
 
@@ -72,9 +60,13 @@ class Layout(msgspec.Struct, frozen=True):
 
     @classmethod
     def place(cls, n_slots: int, refs: Mapping[int, ShardRef], generation: int = 1) -> Layout:
-        """Spread `n_slots` slots over the shards in `refs`."""
-        shards = tuple(sorted(refs))
-        owners = tuple(owner(s, shards) for s in range(n_slots))
+        """Spread `n_slots` slots evenly over the shards in `refs`, to each a run of them.
+
+        What one shard sends or takes is contiguous then. Any run is as hot as any other: rows go
+        round the slots.
+        """
+        shards = sorted(refs)
+        owners = tuple(shards[s * len(shards) // n_slots] for s in range(n_slots))
         return cls(generation, owners, dict(refs))
 
     @property
@@ -96,6 +88,14 @@ class Layout(msgspec.Struct, frozen=True):
         for slot, shard in enumerate(self.owners):
             held[shard].append(slot)
         return held
+
+    def runs(self) -> dict[int, list[tuple[int, int]]]:
+        """Return the slots of every shard that holds any, as runs [first, stop)."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for shard, same in itertools.groupby(enumerate(self.owners), key=lambda pair: pair[1]):
+            slots = [slot for slot, _ in same]
+            found.setdefault(shard, []).append((slots[0], slots[-1] + 1))
+        return found
 
     def replace(self, refs: Mapping[int, ShardRef]) -> Layout:
         """Return the next generation, with new incarnations of the shards in `refs`."""

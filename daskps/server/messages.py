@@ -6,25 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
-Pieces = Sequence[Sequence[NDArray[Any]]]
-"""For each want, one array a slot of the shard that the table uses, ascending by slot."""
+Blocks = Sequence[NDArray[Any]]
+"""For each want its rows, one slot after the other."""
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by name, of any shape; whoever has them must not change them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Rows of one table that one shard holds.
+    """Rows of one table in slots that follow each other, all of them on one shard.
 
-    `sizes` gives the rows in each slot of the shard, ascending by slot; `at` their positions or
-    keys one slot after the other. Both are None for all rows.
+    `sizes` gives the rows in each slot; `at` their positions or keys, one slot after the other.
+    Both are None for all rows.
     """
 
     table: str
-    sizes: NDArray[np.int64] | None
+    first: int
+    """First slot."""
+    stop: int
+    """Slot behind the last one."""
+    sizes: Sequence[int] | None
     at: NDArray[Any] | None
 
 
@@ -40,7 +43,7 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Deltas of (partition, clock): for each want one array a slot, shape (rows, n_push, width)."""
+    """Deltas of (partition, clock): for each want an array of shape (rows, n_push, width)."""
 
     generation: int
     partition: int
@@ -48,13 +51,12 @@ class Push:
     samples: float
     """Weight of the samples that the deltas come from; the regulariser grows with it."""
     wants: tuple[Want, ...]
-    deltas: Pieces
+    deltas: Blocks
 
     def copy(self) -> Push:
         """Return the same with memory of its own."""
         wants = tuple(w if w.at is None else replace(w, at=w.at.copy()) for w in self.wants)
-        deltas = tuple(tuple(d.copy() for d in pieces) for pieces in self.deltas)
-        return replace(self, wants=wants, deltas=deltas)
+        return replace(self, wants=wants, deltas=[d.copy() for d in self.deltas])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class Ask:
     """Question on behalf of (partition, clock), the size of whose answer only the shard knows.
 
     ``state`` is for what the partition kept before, or None; ``keep`` hands over what it keeps and
-    is answered by what counts. ``rows`` is for rows of cells: positions ``at`` in the shard's
-    slots, ``sizes`` of them in each, or neither for all rows.
+    is answered by what counts. ``rows`` is for rows of cells in ``slots``, which are the first and
+    the one behind the last: positions ``at``, ``sizes`` of them in each, or neither for all rows.
     """
 
     generation: int

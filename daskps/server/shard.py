@@ -13,12 +13,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.errors import NonFinitePush, StaleLayout
+from daskps.errors import StaleLayout
 from daskps.server.cells import CellSlot
+from daskps.server.finite import check_finite
 from daskps.server.functions import FUNCTIONS, Partial
 from daskps.server.gather import Index, Rows
-from daskps.server.messages import Ack, Arrays, Ask, Pieces, Pull, Push, Stats, Want
-from daskps.server.slot import TableSlot, all_finite
+from daskps.server.messages import Ack, Arrays, Ask, Blocks, Pull, Push, Stats, Want
+from daskps.server.slot import TableSlot
 from daskps.server.states import States
 from daskps.server.tables import Placement, TableSpec
 
@@ -95,7 +96,7 @@ class Shard:
 
     # -- data path ---------------------------------------------------------------------------
 
-    def pull(self, msg: Pull, out: Pieces) -> float:
+    def pull(self, msg: Pull, out: Blocks) -> float:
         """Copy rows to `out` and return the samples seen: nothing there changes afterwards.
 
         Parameters
@@ -103,7 +104,7 @@ class Shard:
         msg
             Which rows, for which (partition, clock).
         out
-            One array a want and slot, shape (rows, n_pull, width).
+            One array a want, shape (rows, n_pull, width).
 
         Raises
         ------
@@ -113,9 +114,9 @@ class Shard:
         with self._lock:
             self._check_generation(msg.generation)
             self._check_admitted(msg.clock)
-            for want, views in zip(msg.wants, out, strict=True):
-                for (slot, at, _), view in zip(self._pieces(want), views, strict=True):
-                    slot.pull(slot.locate(at, create=False), self.samples, view, at)
+            for want, rows in zip(msg.wants, out, strict=True):
+                for slot, at, part in self._pieces(want, rows):
+                    slot.pull(slot.locate(at, create=False), self.samples, part, at)
             return self.samples
 
     def push(self, msg: Push) -> Ack:
@@ -134,7 +135,7 @@ class Shard:
                 self._counts["duplicates"] += 1
                 return Ack(applied=False)
             assert msg.clock == self.clocks[msg.partition] or not self.spec.sync, msg.clock
-            self._check_finite(msg)
+            check_finite(msg, self._placements)
             self._counts["pushes"] += 1
             self.clocks[msg.partition] = msg.clock + 1
             if self.spec.sync:
@@ -162,8 +163,10 @@ class Shard:
 
     def _rows(self, msg: Ask) -> Arrays:
         self._check_admitted(msg.clock)
-        want = Want(msg.table, msg.arrays.get("sizes"), msg.arrays.get("at"))
-        found = [slot.gather(at) for slot, at, _ in self._pieces(want)]
+        sizes, (first, stop) = msg.arrays.get("sizes"), msg.arrays["slots"].tolist()
+        some = None if sizes is None else sizes.tolist()
+        want = Want(msg.table, first, stop, some, msg.arrays.get("at"))
+        found = [slot.gather(at) for slot, at, _ in self._parts(want)]
         names = found[0] if found else ()
         return {name: np.concatenate([f[name] for f in found]) for name in names}
 
@@ -186,21 +189,32 @@ class Shard:
     def _each(self, msg: Push, act: Callable[[Any, Index, Rows], None]) -> None:
         parts = []
         for want, deltas in zip(msg.wants, msg.deltas, strict=True):
-            for (slot, at, n), delta in zip(self._pieces(want), deltas, strict=True):
-                if n:  # an empty change would still copy a slot that a cut shares
+            for slot, at, delta in self._pieces(want, deltas):
+                if len(delta):  # an empty change would still copy a slot that a cut shares
                     parts.append((slot, slot.locate(at, create=True), delta))
         for slot, idx, delta in parts:  # all rows were found: nothing is applied by halves
             act(slot, idx, delta)
 
-    def _pieces(self, want: Want) -> Iterator[tuple[Any, Index, int]]:
-        start = 0
-        for i, slot in enumerate(self._tables[want.table].values()):
-            if want.sizes is None:
-                yield slot, None, len(slot.rows)
-                continue
-            assert want.at is not None
-            n = int(want.sizes[i])
-            yield slot, want.at[start : start + n], n
+    def _pieces(self, want: Want, rows: Rows) -> Iterator[tuple[Any, Index, Rows]]:
+        """Yield each slot with its part of the positions and of the rows."""
+        end = 0
+        for slot, at, where in self._parts(want):
+            yield slot, at, rows[where]
+            end = where.stop
+        if end != len(rows):
+            raise ValueError(
+                f"{len(rows)} rows came for slots {want.first} to {want.stop} of table "
+                f"{want.table!r}, expected {end}; the key set was built for another table."
+            )
+
+    def _parts(self, want: Want) -> Iterator[tuple[Any, Index, slice]]:
+        """Yield each slot with its part of the positions, and which part that is."""
+        table, start = self._tables[want.table], 0
+        for i, number in enumerate(range(want.first, want.stop)):
+            slot = table[number]
+            n = len(slot.rows) if want.sizes is None else want.sizes[i]
+            where = slice(start, start + n)
+            yield slot, None if want.at is None else want.at[where], where
             start += n
 
     def _check_admitted(self, clock: int) -> None:
@@ -214,30 +228,6 @@ class Shard:
                 f"message of layout generation {generation} reached a shard of generation "
                 f"{self.generation}; refresh the layout and send it again."
             )
-
-    def _check_finite(self, msg: Push) -> None:
-        for want, deltas in zip(msg.wants, msg.deltas, strict=True):
-            for place, delta in enumerate(deltas):
-                if all_finite(delta):
-                    continue
-                row = int(np.flatnonzero(~np.isfinite(delta).all(axis=(1, 2)))[0])
-                raise NonFinitePush(
-                    f"push of partition {msg.partition} at clock {msg.clock} has a NaN or infinite "
-                    f"delta in table {want.table!r}, {self._describe(want, place, row)}; it was "
-                    "refused. Lower eta, scale the features, or look for extreme values in this "
-                    "partition."
-                )
-
-    def _describe(self, want: Want, place: int, row: int) -> str:
-        # without a look-up, which would create the rows of unknown keys
-        if want.at is not None:
-            assert want.sizes is not None
-            row = int(want.at[int(want.sizes[:place].sum()) + row])
-        placement = self._placements[want.table]
-        if placement.spec.keys != "range":
-            return f"key {row}"
-        slot = list(self._tables[want.table])[place]
-        return f"row {int(placement.slot_keys(slot)[row])}"
 
     # -- control -----------------------------------------------------------------------------
 
@@ -384,7 +374,7 @@ class Shard:
                 for _, rows in table.values()
                 if rows.ctypes.data not in live
             }
-            waiting = sum(d.nbytes for m in self._waiting.values() for ds in m.deltas for d in ds)
+            waiting = sum(d.nbytes for m in self._waiting.values() for d in m.deltas)
             return Stats(
                 rows_nbytes=sum(t.nbytes for t in slots),
                 pending_nbytes=waiting + sum(t.pending_nbytes for t in slots),

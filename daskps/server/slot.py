@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from daskps.server._hashing import FREE
@@ -199,20 +198,3 @@ def _resized(rows: Rows, n: int) -> Rows:
     grown = np.zeros((n, *rows.shape[1:]), rows.dtype)
     grown[: len(rows)] = rows
     return grown
-
-
-def all_finite(x: Rows) -> bool:
-    """Return whether no number of `x` is NaN or infinite (integers always are finite)."""
-    if x.dtype == np.float32 and x.flags.c_contiguous:
-        return not bool(_special(x.reshape(-1).view(np.uint32)))
-    return x.dtype.kind in "iub" or bool(np.isfinite(x).all())
-
-
-@njit(nogil=True, cache=True)
-def _special(bits: Any) -> Any:
-    # all exponent bits set marks NaN and infinity; without a branch this runs at memory speed
-    found = np.uint32(0)
-    mask = np.uint32(0x7F800000)
-    for i in range(bits.size):
-        found |= np.uint32((bits[i] & mask) == mask)
-    return found

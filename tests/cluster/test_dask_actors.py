@@ -77,7 +77,7 @@ def make_shard(client: Client, incarnation: int = 0, **where: Any) -> Future[Any
     return client.submit(ShardHost, *args, actor=True, key=key, **where)
 
 
-PULL = Pull(1, 0, 0, (Want("t", None, None),))
+PULL = Pull(1, 0, 0, (Want("t", 0, 1, None, None),))
 
 
 def door_of(dask_worker: Worker) -> Any:
@@ -92,7 +92,7 @@ def pull_for_ever(ref: ShardRef) -> tuple[str, float]:
     while True:
         start = time.monotonic()
         try:
-            peers.send([(ref, PULL, [[np.empty((4, 1, 1), np.float32)]])], 10.0)()
+            peers.send([(ref, PULL, [np.empty((4, 1, 1), np.float32)])], 10.0)()
         except ShardLost as error:
             return str(error), time.monotonic() - start
 
@@ -238,7 +238,7 @@ async def test_an_actor_answers_with_its_live_array_and_a_shard_with_a_copy(
     ref = ShardRef(0, 0, a.address, shard.key, door_of(a))
     pulled = np.empty((4, 1, 1), np.float32)
     peers = b.plugins[DaskpsWorker.name].peers
-    await asyncio.to_thread(lambda: peers.send([(ref, PULL, [[pulled]])], 5.0)())
+    await asyncio.to_thread(lambda: peers.send([(ref, PULL, [pulled])], 5.0)())
     a.state.actors[shard.key].shard._tables["t"][0].rows += 1
     assert not pulled.any()
 

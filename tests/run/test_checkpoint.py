@@ -18,7 +18,7 @@ from daskps.errors import CheckpointError
 from daskps.run import checkpoint
 from daskps.run.ledger import Ledger
 from daskps.server.keys import localise
-from daskps.server.messages import Push, Want
+from daskps.server.messages import Push
 from daskps.server.shard import ServerSpec, Shard
 from daskps.server.tables import Init, TableSpec
 from daskps.server.updaters import FTRL, AdaGrad, Add
@@ -46,9 +46,9 @@ def frozen(slots: list[int]) -> Any:
     shard = Shard(SPEC, slots, 1)
     keys = KEYS[np.isin(SPEC.placements()["count"].slots(KEYS), slots)]
     keyset, _ = localise(SPEC.placements()["count"], keys)
-    want = Want("count", np.diff(keyset.bounds)[slots], keyset.at)
-    ones = [np.ones((n, 1, 1), np.int64) for n in want.sizes.tolist()]
-    shard.push(Push(1, 0, 0, 1.0, (want,), (ones,)))
+    wants = tuple(keyset.want(s, s + 1) for s in slots)
+    ones = [np.ones((sum(w.sizes), 1, 1), np.int64) for w in wants]
+    shard.push(Push(1, 0, 0, 1.0, wants, ones))
     shard.freeze("cut")
     return shard.frozen("cut")
 

@@ -38,7 +38,6 @@ SPEC = ServerSpec(
     2,
     float("inf"),
 )
-PULL = Pull(1, 0, 0, (Want("n", None, None),))
 
 
 class Office:
@@ -71,10 +70,13 @@ class Office:
 
     def pull_n(self, ref: ShardRef, timeout: float = 5.0) -> np.ndarray:
         shard = self.shards.get(ref.key, self.shards["k0"])
-        sizes = [len(v) for _, v in shard.values("n").values()]
-        out = [np.empty((n, 1, 1), np.int64) for n in sizes]
-        self.peers.send([(ref, PULL, [out])], timeout)()
-        return np.concatenate(out)
+        out = np.empty((sum(len(v) for _, v in shard.values("n").values()), 1, 1), np.int64)
+        self.peers.send([(ref, self.message(shard), [out])], timeout)()
+        return out
+
+    def message(self, shard: Shard, table: str = "n") -> Pull:
+        slots = list(shard.values("n"))
+        return Pull(1, 0, 0, (Want(table, slots[0], slots[-1] + 1, None, None),))
 
     def close(self) -> None:
         self.peers.rest()
@@ -182,7 +184,7 @@ def test_errors_of_a_shard_come_back_as_they_are_and_the_connection_lives(office
     assert not office.pull_n(office.refs[0]).any()
     with pytest.raises(ShardLost, match="k7 is not here"):
         office.pull_n(replace(office.refs[0], key="k7"))
-    odd = [(office.refs[0], Pull(1, 0, 0, (Want("x", None, None),)), [[]])]
+    odd = [(office.refs[0], Pull(1, 0, 0, (Want("x", 0, 1, None, None),)), [np.empty((0, 1, 1))])]
     with pytest.raises(RunFailed, match=r"shard 0 on tcp://0 failed with KeyError: 'x'"):
         office.peers.send(odd, 5.0)()
 
@@ -202,9 +204,9 @@ def test_a_stranger_at_the_door_gets_no_answer(office: Office) -> None:
 
 
 def test_a_frame_of_another_size_than_it_names_is_refused(office: Office) -> None:
-    short = [[np.empty((3, 1, 1), np.int64)]]
+    short = [np.empty((3, 1, 1), np.int64)]
     with pytest.raises((ShardLost, RunFailed)):
-        office.peers.send([(office.refs[0], PULL, short)], 5.0)()
+        office.peers.send([(office.refs[0], office.message(office.shards["k0"]), short)], 5.0)()
     assert not office.pull_n(office.refs[0]).any()
 
 

@@ -12,7 +12,7 @@ from daskps.server.client import Call, ParameterClient, merge_values
 from daskps.server.functions import FUNCTIONS
 from daskps.server.keys import KeySet, localise, whole_table
 from daskps.server.layout import Layout, ShardRef
-from daskps.server.messages import Ask, Pieces, Pull, Push, Want
+from daskps.server.messages import Ask, Blocks, Pull, Push, Want
 from daskps.server.shard import ServerSpec, Shard
 from daskps.server.tables import TableSpec
 from daskps.server.updaters import Add, AnyUpdater
@@ -45,16 +45,20 @@ def refs(n: int) -> dict[int, ShardRef]:
     return {s: ShardRef(s, 0, "test", f"shard-{s}") for s in range(n)}
 
 
-def everything(table: str) -> Want:
-    return Want(table, None, None)
+def everything(shard: Shard, table: str | None = None) -> Want:
+    """Return what asks for all rows of a table, by default the only one, of a shard."""
+    slots = list(shard.values(table or shard.spec.tables[0].name))
+    assert slots == list(range(slots[0], slots[-1] + 1)), slots
+    return Want(table or shard.spec.tables[0].name, slots[0], slots[-1] + 1, None, None)
 
 
 def push_all(
     shard: Shard, deltas: np.ndarray, *, partition: int, clock: int, samples: float = 1.0
 ) -> Push:
     """Return a push to all rows of the only table of `shard`."""
-    want = everything(shard.spec.tables[0].name)
-    return push_of(shard, [want], [deltas], partition=partition, clock=clock, samples=samples)
+    return push_of(
+        shard, [everything(shard)], [deltas], partition=partition, clock=clock, samples=samples
+    )
 
 
 def push_of(
@@ -67,37 +71,24 @@ def push_of(
     samples: float = 1.0,
 ) -> Push:
     """Return a push to what is wanted, deltas in its order."""
-    pieces = [cut(d, sizes_of(shard, w)) for d, w in zip(deltas, wants, strict=True)]
-    return Push(shard.generation, partition, clock, samples, tuple(wants), pieces)
+    return Push(shard.generation, partition, clock, samples, tuple(wants), list(deltas))
 
 
 def pull_all(shard: Shard, *, partition: int = 0, clock: int = 0) -> Pulled:
-    wants = tuple(everything(t.name) for t in shard.spec.tables)
+    wants = tuple(everything(shard, t.name) for t in shard.spec.tables)
     return pull(shard, Pull(shard.generation, partition, clock, wants))
 
 
 def pull(shard: Shard, msg: Pull) -> Pulled:
     """Return what a client would get."""
     specs = {t.name: t for t in shard.spec.tables}
-    wholes, out = [], []
+    rows = []
     for want in msg.wants:
         u, width = specs[want.table].updater, specs[want.table].width
-        sizes = sizes_of(shard, want)
-        wholes.append(np.empty((sum(sizes), u.n_pull, width), u.dtype))
-        out.append(cut(wholes[-1], sizes))
-    return Pulled(shard.pull(msg, out), tuple(wholes))
-
-
-def sizes_of(shard: Shard, want: Want) -> list[int]:
-    """Return the rows that `want` means, by slot."""
-    if want.sizes is not None:
-        return list(map(int, want.sizes))
-    return [len(v) for _, v in shard.values(want.table).values()]
-
-
-def cut(whole: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
-    """Return consecutive pieces of these sizes."""
-    return np.split(whole, np.cumsum(sizes)[:-1])
+        held = shard.values(want.table, range(want.first, want.stop))
+        n = sum(len(v) for _, v in held.values()) if want.sizes is None else sum(want.sizes)
+        rows.append(np.empty((n, u.n_pull, width), u.dtype))
+    return Pulled(shard.pull(msg, rows), tuple(rows))
 
 
 def alone(spec: ServerSpec) -> Shard:
@@ -129,7 +120,7 @@ class Group:
     def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
         return lambda: [self.deliver(*call) for call in calls]
 
-    def deliver(self, ref: ShardRef, message: Pull | Push | Ask, out: Pieces) -> Any:
+    def deliver(self, ref: ShardRef, message: Pull | Push | Ask, out: Blocks) -> Any:
         shard = self.shards[ref.shard]
         if isinstance(message, Ask):
             return shard.ask(message)

@@ -61,10 +61,9 @@ def test_each_push_counts_once_under_resends_and_reordering(
 
     def send(msg: Push, *, again: bool) -> None:
         # the caller reuses its buffers at once; a message that is sent again was kept elsewhere
-        buffers = [piece.copy() for piece in msg.deltas[0]]
-        assert shard.push(replace(msg, deltas=(buffers,))).applied is not again
-        for buffer in buffers:
-            buffer[:] = 10**9
+        buffer = msg.deltas[0].copy()
+        assert shard.push(replace(msg, deltas=[buffer])).applied is not again
+        buffer[:] = 10**9
 
     # small choices let a partition go on where staleness allows it, large ones send again
     for choice in [*choices, *(list(range(P)) * P * CLOCKS)]:
@@ -181,13 +180,13 @@ def test_a_non_finite_push_names_its_place_and_changes_nothing(
     shard = alone(make_spec(spec, partitions=2))
     place = shard.spec.placements()["w"]
     if want is None:
-        message, order = everything("w"), np.concatenate([place.slot_keys(s) for s in range(5)])
+        message, order = everything(shard), np.concatenate([place.slot_keys(s) for s in range(5)])
     else:
         keys = np.array(sorted(want, key=lambda k: int(place.slots(np.array([k]))[0])))
         slots = place.slots(keys)
-        sizes = np.bincount(slots, minlength=place.n_used)
+        sizes = np.bincount(slots, minlength=place.n_used).tolist()
         at = keys.astype(np.uint64) if spec.keys == "hash" else place.positions(keys)
-        message, order = Want("w", sizes, at), keys
+        message, order = Want("w", 0, place.n_used, sizes, at), keys
     push = floats(AdaGrad(), (len(order), 3, 2), seed=0)
     push[np.flatnonzero(order == 12)[0], 1, 1] = value
     before = shard.stats()
@@ -206,7 +205,7 @@ def test_integers_are_always_finite() -> None:
 
 def test_a_key_set_of_another_table_is_refused() -> None:
     shard = alone(counters(1, 0, ROWS))
-    want = Want("count", np.array([1, 0, 0]), np.array([ROWS], np.uint32))
+    want = Want("count", 0, 3, [1, 0, 0], np.array([ROWS], np.uint32))
     with pytest.raises(IndexError, match=f"position {ROWS} asked of .* table 'count'"):
         pull(shard, Pull(1, 0, 0, (want,)))
 

@@ -23,9 +23,10 @@ from in_process import (
     push_of,
 )
 
+from daskps.server.finite import all_finite
 from daskps.server.messages import Pull, Want
 from daskps.server.shard import Shard
-from daskps.server.slot import TableSlot, all_finite
+from daskps.server.slot import TableSlot
 from daskps.server.tables import Init, Placement, TableSpec
 from daskps.server.updaters import FTRL, AdaGrad
 
@@ -120,9 +121,9 @@ def test_a_cut_does_not_change_under_later_updates(staleness: float) -> None:
     def push(clock: int, keys: np.ndarray) -> None:
         slots = spec.placements()["h"].slots(keys)
         order = np.argsort(slots, kind="stable")
-        want = Want("h", np.bincount(slots, minlength=spec.n_slots), keys[order])
+        want = Want("h", 0, 8, np.bincount(slots, minlength=8).tolist(), keys[order])
         deltas = np.full((40, 1, 1), 1), np.full((len(keys), 1, 1), 1)
-        shard.push(push_of(shard, (everything("n"), want), deltas, clock=clock))
+        shard.push(push_of(shard, (everything(shard, "n"), want), deltas, clock=clock))
 
     push(0, keys)
     sizes = shard.freeze("cut")
@@ -144,7 +145,7 @@ def test_a_cut_shares_memory_until_rows_change_and_costs_nothing_when_forgotten(
     rows = shard.stats().rows_nbytes
     shard.freeze("cut")
     assert shard.stats().frozen_nbytes == 0
-    want = Want("count", np.array([1] + [0] * 7), np.array([0], np.uint32))
+    want = Want("count", 0, 8, [1] + [0] * 7, np.array([0], np.uint32))
     shard.push(push_of(shard, [want], [np.ones((1, 1, 1), np.int64)]))
     assert 0 < shard.stats().frozen_nbytes < rows / 4  # one slot of eight
     shard.push(push_all(shard, np.ones((4000, 1, 1), np.int64), partition=0, clock=1))
@@ -244,11 +245,11 @@ def test_a_pull_reads_what_a_push_would_find_and_creates_nothing(kind: Any) -> N
     shard = alone(spec)
     keys = np.arange(40, dtype=np.uint64)
     keys = keys[np.argsort(spec.placements()["h"].slots(keys), kind="stable")]
-    sizes = np.bincount(spec.placements()["h"].slots(keys), minlength=spec.n_slots)
-    want = Want("h", sizes, keys)
+    slots = spec.placements()["h"].slots(keys)
+    want = Want("h", 0, 8, np.bincount(slots, minlength=8).tolist(), keys)
     (before,) = pull(shard, Pull(1, 0, 0, (want,))).rows
     assert sum(len(v) for _, v in shard.values("h").values()) == 0
-    few = Want("h", np.bincount(spec.placements()["h"].slots(keys[:3]), minlength=8), keys[:3])
+    few = Want("h", 0, 8, np.bincount(slots[:3], minlength=8).tolist(), keys[:3])
     shard.push(push_of(shard, [few], [np.zeros((3, 3, 2), np.float32)]))
     assert sum(len(v) for _, v in shard.values("h").values()) == 3
     (after,) = pull(shard, Pull(1, 0, 1, (want,))).rows

@@ -1,0 +1,65 @@
+"""Pushes that are NaN or infinite are refused before any of their numbers is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from daskps.errors import NonFinitePush
+from daskps.server.messages import Push, Want
+from daskps.server.tables import Placement
+
+Rows = NDArray[Any]
+
+
+def check_finite(msg: Push, placements: Mapping[str, Placement]) -> None:
+    """Refuse a push with a number that is NaN or infinite.
+
+    Raises
+    ------
+    NonFinitePush
+        Naming the table, and the row or key.
+    """
+    for want, deltas in zip(msg.wants, msg.deltas, strict=True):
+        if all_finite(deltas):
+            continue
+        row = int(np.flatnonzero(~np.isfinite(deltas).all(axis=(1, 2)))[0])
+        where = _describe(want, row, placements[want.table])
+        raise NonFinitePush(
+            f"push of partition {msg.partition} at clock {msg.clock} has a NaN or infinite "
+            f"delta in table {want.table!r}, {where}; it was refused. Lower eta, scale the features, "
+            "or look for extreme values in this partition."
+        )
+
+
+def _describe(want: Want, row: int, place: Placement) -> str:
+    # without a look-up, which would create the rows of unknown keys
+    if place.spec.keys != "range":
+        assert want.at is not None, want
+        return f"key {int(want.at[row])}"
+    sizes = want.sizes or [place.slot_rows(s) for s in range(want.first, want.stop)]
+    ends = np.cumsum(sizes)
+    i = int(np.searchsorted(ends, row, side="right"))
+    at = row - int(ends[i] - sizes[i]) if want.at is None else int(want.at[row])
+    return f"row {int(place.slot_keys(want.first + i)[at])}"
+
+
+def all_finite(x: Rows) -> bool:
+    """Return whether no number of `x` is NaN or infinite (integers always are finite)."""
+    if x.dtype == np.float32 and x.flags.c_contiguous:
+        return not bool(_special(x.reshape(-1).view(np.uint32)))
+    return x.dtype.kind in "iub" or bool(np.isfinite(x).all())
+
+
+@njit(nogil=True, cache=True)
+def _special(bits: Any) -> Any:
+    # all exponent bits set marks NaN and infinity; without a branch this runs at memory speed
+    found = np.uint32(0)
+    mask = np.uint32(0x7F800000)
+    for i in range(bits.size):
+        found |= np.uint32((bits[i] & mask) == mask)
+    return found
