@@ -31,8 +31,8 @@ def check_finite(msg: Push, placements: Mapping[str, Placement]) -> None:
         where = _describe(want, row, placements[want.table])
         raise NonFinitePush(
             f"push of partition {msg.partition} at clock {msg.clock} has a NaN or infinite "
-            f"delta in table {want.table!r}, {where}; it was refused. Lower eta, scale the features, "
-            "or look for extreme values in this partition."
+            f"delta in table {want.table!r}, {where}; it was refused. Lower eta, scale the "
+            "features, or look for extreme values in this partition."
         )
 
 
