@@ -59,6 +59,29 @@ def scatter(
         sizes[d] = add(room, np.uint64(starts[d]), np.uint64(sizes[d]), topic, bits)
 
 
+@njit(nogil=True, cache=True)
+def group(
+    docs: NDArray[np.uint32],
+    words: NDArray[np.uint32],
+    counts: NDArray[np.int32],
+    word_ptr: I64,
+    out: NDArray[np.uint32],
+) -> None:
+    """Put the documents of counted words in order of words, one for each token.
+
+    `word_ptr` (words + 1) holds zeros, `out` has room for the sum of counts.
+    """
+    for i in range(np.uint64(words.size)):
+        word_ptr[words[i] + np.uint64(1)] += counts[i]
+    for w in range(word_ptr.size - 1):
+        word_ptr[w + 1] += word_ptr[w]
+    fill = word_ptr[:-1].copy()
+    for i in range(np.uint64(words.size)):
+        at = fill[words[i]]
+        out[at : at + counts[i]] = docs[i]
+        fill[words[i]] = at + counts[i]
+
+
 @njit(inline="always")
 def _sort(x: I64, n: Scalar) -> None:
     if n > FEW:
@@ -168,13 +191,14 @@ def document_likelihood(ptr: I64, cells: Cells, bits: Scalar, alpha: F64) -> Sca
         base[j] = math.lgamma(alpha[j])
     table = np.empty(MAX_TABLE)
     even = alpha.min() == alpha.max()
-    for c in range(MAX_TABLE if even else 0):
-        table[c] = math.lgamma(c + alpha[0])
+    for n in range(MAX_TABLE if even else 0):
+        table[n] = math.lgamma(n + alpha[0])
     total = 0.0
     for d in range(ptr.size - 1):
-        length = 0
+        length: Scalar = 0
         for i in range(ptr[d], ptr[d + 1]):
-            k, c = np.int64(np.uint64(cells[i]) >> bits), np.int64(np.uint64(cells[i]) & mask)
+            x = np.uint64(cells[i])
+            k, c = np.int64(x >> bits), np.int64(x & mask)
             length += c
             total += table[c] if even and c < MAX_TABLE else math.lgamma(c + alpha[k])
             total -= base[k]

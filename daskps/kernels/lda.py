@@ -24,6 +24,7 @@ Topics = NDArray[Any]
 _unpack: Any = _lda_counts.unpack
 _pack: Any = _lda_counts.pack
 _scatter: Any = _lda_counts.scatter
+_group: Any = _lda_counts.group
 _sweep: Any = _lda_sweep.sweep
 _changes: Any = _lda_counts.changes
 _added: Any = _lda_counts.added
@@ -104,6 +105,22 @@ class Room:
         cells = np.empty(int(ptr[-1]), self.cells.dtype)
         _pack(_frozen(self.starts), self.sizes, self.cells, ptr, cells)
         return Documents(ptr, cells)
+
+
+def tokens_of(
+    docs: NDArray[np.uint32], words: NDArray[np.uint32], counts: NDArray[np.int32], n_words: int
+) -> Tokens:
+    """Return the tokens of counted words.
+
+    Parameters
+    ----------
+    docs, words, counts
+        Document, word and number of tokens of each entry; words are below `n_words`.
+    """
+    word_ptr = np.zeros(n_words + 1, np.int64)
+    out = np.empty(int(counts.sum()), np.uint32)
+    _group(*_all(docs, words, counts), word_ptr, out)
+    return Tokens(word_ptr, out)
 
 
 def cell_bits(lengths: I64, K: int) -> int:

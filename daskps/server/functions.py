@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.server import _quasi_newton
+from daskps.server import _quasi_newton, topics
 from daskps.server.slot import TableSlot
 
 Partial = float | NDArray[np.float64]
@@ -136,6 +136,11 @@ def _present(blocks: Sequence[Block], tables: Tables) -> list[Block]:
     return [b for b in blocks if b.iterate in tables]  # small tables have no rows in most slots
 
 
+def _topic_counts(tables: Tables, T: float, **params: Any) -> Partial:
+    """Return the sums of `daskps.server.topics.measure`."""
+    return topics.measure(tables, **params)
+
+
 FUNCTIONS: dict[str, ServerFunction] = {
     "norm1": ServerFunction(_norm1, sum),
     "norm2": ServerFunction(_norm2_squared, lambda parts: float(np.sqrt(sum(parts)))),
@@ -144,4 +149,5 @@ FUNCTIONS: dict[str, ServerFunction] = {
     "axpy": ServerFunction(_axpy, sum),
     "lbfgs_measure": ServerFunction(_lbfgs_measure, sum),
     "lbfgs_move": ServerFunction(_lbfgs_move, sum),
+    "topic_counts": ServerFunction(_topic_counts, sum),
 }

@@ -80,6 +80,15 @@ def whole_table(placement: Placement) -> KeySet:
     return KeySet(placement.spec.name, placement.bounds(), None)
 
 
+def row_numbers(placement: Placement, keyset: KeySet) -> NDArray[np.int64]:
+    """Return the rows of a table of ranges or cells that a key set names, in its order."""
+    slots = [placement.slot_keys(s) for s in range(placement.n_slots)]
+    if keyset.at is not None:
+        b, at = keyset.bounds, keyset.at
+        slots = [keys[at[b[s] : b[s + 1]]] for s, keys in enumerate(slots)]
+    return np.concatenate(slots)
+
+
 def localise(placement: Placement, indices: NDArray[Any]) -> tuple[KeySet, NDArray[np.uint32]]:
     """Return the key set of `indices` and their positions in it.
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from in_process import Group, alone, make_spec
 
 from daskps.server.cells import CellSlot
-from daskps.server.keys import KeySet, localise, whole_table
+from daskps.server.keys import KeySet, localise, row_numbers, whole_table
 from daskps.server.tables import Placement, TableSpec
 from daskps.server.updaters import Add
 
@@ -39,10 +39,7 @@ def rows_of(group: Group, wanted: np.ndarray | None, clock: int) -> dict[int, np
     """Return dense rows by their numbers, as a client reads them."""
     place = group.spec.placements()["cell"]
     keyset = whole_table(place) if wanted is None else localise(place, wanted)[0]
-    names = np.concatenate([place.slot_keys(s) for s in range(place.n_slots)])
-    if keyset.at is not None:
-        b, n = keyset.bounds, place.n_slots
-        names = np.concatenate([place.slot_keys(s)[keyset.at[b[s] : b[s + 1]]] for s in range(n)])
+    names = row_numbers(place, keyset)
     found = group.client().rows(keyset, partition=0, clock=clock)
     ends = np.cumsum(found["lengths"], dtype=np.int64)
     dense = {}

@@ -1,0 +1,307 @@
+"""Latent Dirichlet allocation as the parameter server sees it: tables, state and a step.
+
+The counts of words by topic are a table of cells, the tokens of topics a row. A partition keeps
+the topics of its tokens, slice by slice of the vocabulary, and the topic counts of its documents.
+In the first pass topics are drawn at random and counted; in every other each token is drawn anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.data import Partition
+from daskps.errors import DataError, RunFailed
+from daskps.kernels import lda
+from daskps.run.events import Turn
+from daskps.run.plan import ServerFunctions, StepServer
+from daskps.server.keys import KeySet, localise, row_numbers, whole_table
+from daskps.server.messages import Arrays
+from daskps.server.tables import Placement, TableSpec
+from daskps.server.updaters import Add
+
+WORDS, TOPICS = "word_topics", "topic_tokens"
+DOC_PTR, DOC_CELLS = "doc_ptr", "doc_cells"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicData:
+    """The tokens of a partition whose words are in one slice of the vocabulary."""
+
+    number: int
+    """Of the slice."""
+    tokens: lda.Tokens
+    """Words are positions in the key set."""
+    words: NDArray[np.uint64]
+    """Word of each position."""
+    rows: KeySet
+    totals: KeySet
+    lengths: NDArray[np.int64]
+    """Tokens of each document, in all slices."""
+    here: NDArray[np.int64]
+    """Tokens of each document in this one."""
+
+    def __sizeof__(self) -> int:
+        """Return the bytes held, so that Dask can account for them."""
+        arrays = (*self.tokens, self.words, self.lengths, self.here)
+        return sum(a.nbytes for a in arrays) + self.rows.__sizeof__()
+
+
+@dataclass(frozen=True, slots=True)
+class TopicModel:
+    """Collapsed Gibbs sampling with counts of other partitions as of an earlier clock.
+
+    Parameters
+    ----------
+    n_words
+        Size of the vocabulary.
+    alpha
+        Prior of a document's topics, one for each topic.
+    beta
+        Prior of a topic's words.
+    slices
+        Into which the vocabulary is cut; a clock is about one of them, and partitions begin with
+        different ones.
+    sweeps
+        Times that a clock draws its tokens.
+    seed
+        Of all draws.
+    """
+
+    n_words: int
+    alpha: tuple[float, ...]
+    beta: float
+    slices: int
+    sweeps: int
+    seed: int
+
+    @property
+    def n_topics(self) -> int:
+        """Number of topics."""
+        return len(self.alpha)
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """Topic counts of documents, and topics of the tokens of each slice."""
+        return (DOC_PTR, DOC_CELLS, *(self._topics(s) for s in range(self.slices)))
+
+    def _topics(self, number: int) -> str:
+        return f"topics_{number}"
+
+    def tables(self) -> tuple[TableSpec, ...]:
+        """Return the table of cells and that of totals."""
+        K = self.n_topics
+        words = TableSpec(WORDS, self.n_words, 1, Add("int32"), keys="cells", columns=K)
+        return words, TableSpec(TOPICS, 1, K, Add("int64"))
+
+    # -- data --------------------------------------------------------------------------------
+
+    def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> TopicData:
+        """Return all tokens of a partition as one slice."""
+        return self._slice(Entries.of(partition), 0, 1, placements)
+
+    def cut(
+        self,
+        partition: Partition,
+        number: int,
+        clocks_per_pass: int,
+        placements: Mapping[str, Placement],
+    ) -> Sequence[TopicData]:
+        """Return the slices of a pass, beginning with another one in each partition."""
+        assert clocks_per_pass == self.slices, (clocks_per_pass, self.slices)
+        entries = Entries.of(partition)
+        order = [(number + c) % self.slices for c in range(self.slices)]
+        return [self._slice(entries, s, self.slices, placements) for s in order]
+
+    def _slice(
+        self, entries: Entries, number: int, of: int, placements: Mapping[str, Placement]
+    ) -> TopicData:
+        mine = entries.slice(number, of)
+        rows, local = localise(placements[WORDS], mine.words)
+        words = row_numbers(placements[WORDS], rows).astype(np.uint64)
+        n_docs = len(entries.lengths)
+        return TopicData(
+            number,
+            lda.tokens_of(mine.docs, local, mine.counts, len(words)),
+            words,
+            rows,
+            whole_table(placements[TOPICS]),
+            entries.lengths,
+            np.bincount(mine.docs, mine.counts, n_docs).astype(np.int64),
+        )
+
+    # -- training ----------------------------------------------------------------------------
+
+    def step(self, data: TopicData, server: StepServer) -> Mapping[str, float]:
+        """Draw the slice's topics, keep them, and push by how much the counts changed."""
+        K, name = self.n_topics, self._topics(data.number)
+        state = server.state() or self._nothing(data)
+        room = lda.Room(data.lengths, K, lda.Documents(state[DOC_PTR], state[DOC_CELLS]))
+        seeds = np.random.SeedSequence((self.seed, server.partition, server.clock))
+        some = [int(x) for x in seeds.generate_state(self.sweeps, np.uint64)]
+        n = float(len(data.tokens.docs))
+        fresh = server.clock < self.slices
+        if fresh:
+            topics = lda.scatter(data.tokens, K, room, some[0])
+            loss = n * np.log(self.n_words)
+        else:
+            topics, loss = self._sweep(data, state[name], room, server, some)
+        documents = room.packed()
+        mine = {DOC_PTR: documents.ptr, DOC_CELLS: documents.cells, name: topics}
+        kept = server.keep({**state, **mine})
+        # what was kept first counts, so that counts and topics agree whatever is tried again
+        changed, totals = lda.changes(data.tokens, None if fresh else state[name], kept[name], K)
+        cells = self._cells(data, changed)
+        deltas: list[NDArray[Any]] = [changed.counts[:, None, None], totals[None, None, :]]
+        server.push([cells, data.totals], deltas, samples=n)
+        documents = lda.Documents(kept[DOC_PTR], kept[DOC_CELLS])
+        likelihood = lda.document_likelihood(documents, room.bits, np.array(self.alpha))
+        sums = {"loss": float(loss), "samples": n, "document_likelihood": likelihood}
+        return sums | {"fresh": n * fresh, "moved": float(np.abs(changed.counts).sum()) / 2}
+
+    def _sweep(
+        self,
+        data: TopicData,
+        topics: lda.Topics,
+        room: lda.Room,
+        server: StepServer,
+        seeds: Sequence[int],
+    ) -> tuple[lda.Topics, float]:
+        """Return new topics, and what the tokens lost by all others' in the last sweep."""
+        pulled, _ = server.pull([data.totals])
+        n_k = pulled[0][0, 0].copy()
+        found = server.rows(data.rows)
+        ptr = np.concatenate([[0], np.cumsum(found["lengths"], dtype=np.int64)])
+        rows = lda.Rows(ptr, found["columns"].astype(np.uint32), found["counts"])
+        alpha = np.array(self.alpha)
+        prior = lda.Prior(alpha, self.beta, self.n_words)
+        *first, last = seeds
+        for seed in first:
+            before = topics
+            topics, _ = lda.sweep(data.tokens, before, room, rows, n_k, prior, seed)
+            rows = lda.added(rows, lda.changes(data.tokens, before, topics, self.n_topics)[0])
+        topics, likelihood = lda.sweep(data.tokens, topics, room, rows, n_k, prior, last)
+        some = data.here > 0
+        whole = np.log(data.lengths[some] - 1 + alpha.sum()) @ data.here[some]
+        return topics, float(whole - likelihood)
+
+    def _cells(self, data: TopicData, changed: lda.Rows) -> KeySet:
+        keys = np.repeat(data.words * np.uint64(self.n_topics), np.diff(changed.ptr))
+        keys += changed.topics
+        return KeySet(WORDS, changed.ptr[data.rows.bounds], keys, hashed=True)
+
+    def _nothing(self, data: TopicData) -> Arrays:
+        empty = np.empty(0, lda.topic_dtype(self.n_topics))
+        documents = lda.Room(data.lengths, self.n_topics).packed()
+        topics = {self._topics(s): empty for s in range(self.slices)}
+        return {DOC_PTR: documents.ptr, DOC_CELLS: documents.cells, **topics}
+
+    def evaluate(self, data: TopicData, server: StepServer) -> Mapping[str, float]:
+        """Not to be called: held-out documents are evaluated by `perplexity`."""
+        raise AssertionError("topic models have no evaluation on the server")
+
+
+@dataclass(frozen=True, slots=True)
+class ConductedTopicModel(TopicModel):
+    """The same in BSP, where counts are looked at between clocks."""
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Both tables."""
+        return (WORDS, TOPICS)
+
+    def take_turn(
+        self, server: ServerFunctions, sums: Mapping[str, float], before: Mapping[str, Any] | None
+    ) -> Turn:
+        """Check that all counts agree, and return log p(w, z).
+
+        Raises
+        ------
+        RunFailed
+            If they do not: this must not happen.
+        """
+        tokens = sums["fresh"] + (0 if before is None else before["tokens"])
+        found = server("topic_counts", words=WORDS, topics=TOPICS, beta=self.beta, n=self.n_words)
+        check_counts(found, tokens)
+        joint = float(found[6]) + sums["document_likelihood"]
+        return Turn({"tokens": tokens}, {"log_likelihood": joint, "cells": float(found[5])})
+
+
+def check_counts(found: NDArray[np.float64], tokens: float) -> None:
+    """Check the sums of `daskps.server.topics.measure`."""
+    by_cells, by_totals, print_cells, print_totals, negative = found[:5]
+    if (by_cells, by_totals, print_cells, negative) != (tokens, tokens, print_totals, 0):
+        raise RunFailed(
+            f"topic counts do not agree: {by_cells:.0f} by words and {by_totals:.0f} by topics "
+            f"(fingerprints {print_cells:.0f} and {print_totals:.0f}, {negative:.0f} below "
+            f"nothing), expected {tokens:.0f} tokens. This is a fault of daskps; please report it."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Counted words of a partition's documents."""
+
+    docs: NDArray[np.uint32]
+    words: NDArray[Any]
+    counts: NDArray[np.int32]
+    lengths: NDArray[np.int64]
+    """Tokens of each document."""
+
+    @classmethod
+    def of(cls, partition: Partition) -> Entries:
+        """Return the entries of a partition, without zeros.
+
+        Raises
+        ------
+        DataError
+            If a value is no count.
+        """
+        n = partition.n_rows
+        docs = np.repeat(np.arange(n, dtype=np.uint32), np.diff(partition.indptr))
+        words, values = partition.indices, partition.values
+        if values is None:
+            counts = np.ones(len(docs), np.int32)
+        else:
+            check_values(partition)
+            counts = values.astype(np.int32)
+            if not counts.all():
+                some = counts > 0
+                docs, words, counts = docs[some], words[some], counts[some]
+        lengths = np.bincount(docs, counts, n).astype(np.int64)
+        return cls(docs, words, counts, lengths)
+
+    def slice(self, number: int, of: int) -> Entries:
+        """Return the entries of the words of one slice of the vocabulary."""
+        if of == 1:
+            return self
+        mine = self.words % self.words.dtype.type(of) == number
+        some = {n: getattr(self, n)[mine] for n in ("docs", "words", "counts")}
+        return dataclasses.replace(self, **some)
+
+
+def check_values(partition: Partition) -> None:
+    """Check that values are counts.
+
+    Raises
+    ------
+    DataError
+        Naming the first that is none.
+    """
+    values = partition.values
+    if values is None:
+        return
+    bad = np.flatnonzero((values < 0) | (values != np.rint(values)) | (values >= 2**24))
+    if len(bad):
+        at = int(bad[0])
+        row = int(np.searchsorted(partition.indptr, at, side="right")) - 1
+        raise DataError(
+            f"document {row} of a partition has the count {values[at].item()!r} of word "
+            f"{int(partition.indices[at])}; expected a whole number from 0 to {2**24 - 1}. Counts "
+            "are how often a word occurs, not TF-IDF or shares."
+        )
