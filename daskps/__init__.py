@@ -12,12 +12,14 @@ from daskps.models.logistic import LogisticRegression
 from daskps.models.regression import LinearRegression
 from daskps.models.saved import load
 from daskps.models.svm import LinearSVC
+from daskps.models.topics import LatentDirichletAllocation
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Dataset",
     "FactorizationMachine",
+    "LatentDirichletAllocation",
     "LinearRegression",
     "LinearSVC",
     "LogisticRegression",

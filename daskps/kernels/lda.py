@@ -129,6 +129,11 @@ def cell_bits(lengths: I64, K: int) -> int:
     return 16 if K <= 2**16 and longest < 2**16 else 32
 
 
+def bits_of(cells: NDArray[Any]) -> int:
+    """Return the bits of a count in `cells`."""
+    return 16 if cells.dtype == np.uint32 else 32
+
+
 def topic_dtype(K: int) -> np.dtype[Any]:
     """Return the dtype of the topics of tokens."""
     return np.dtype(np.uint16 if K <= 2**16 else np.uint32)

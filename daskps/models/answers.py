@@ -55,6 +55,8 @@ class Question:
     n_features: int
     estimator: str
     """Name of its class, for messages."""
+    column: str = "class"
+    """What the columns are, for the dimensions of a DataArray."""
     hashing: Hashing | None = None
     """How columns of the training data were hashed; rows that are not, are hashed in this way."""
     any_width: bool = False
@@ -110,8 +112,8 @@ def _of_xarray(question: Question, X: xr.DataArray) -> xr.DataArray:
     row = X.dims[:1]
     coords = {name: coord for name, coord in X.coords.items() if set(coord.dims) <= set(row)}
     if question.columns is not None:
-        row += ("class",)
-        coords["class"] = xr.DataArray(question.columns, dims="class")
+        row += (question.column,)
+        coords[question.column] = xr.DataArray(question.columns, dims=question.column)
     return xr.DataArray(found, coords, row)
 
 

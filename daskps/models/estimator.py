@@ -362,7 +362,8 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         name, n_features = type(self).__name__, self.n_features_in_
         of = answers.Question(
             *(self._score(), finish, np.dtype(dtype), columns, n_features, name),
-            *(self.hashing_, self.keys == "hash"),
+            hashing=self.hashing_,
+            any_width=self.keys == "hash",
         )
         return answers.answer(of, X)
 

@@ -76,6 +76,13 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "alpha": (_real(0, math.inf), "a finite number >= 0"),
     "factor_alpha": (_real(0, math.inf), "a finite number >= 0"),
     "init_scale": (_real(0, math.inf, open_low=True), "a finite number > 0"),
+    "n_components": (_whole(1), "an integer >= 1"),
+    "slices": (_optional(_whole(1)), "an integer >= 1 or None"),
+    "sweeps_per_clock": (_optional(_whole(1)), "an integer >= 1 or None"),
+    "topic_word_prior": (
+        _optional(_real(0, math.inf, open_low=True)),
+        "a finite number > 0 or None",
+    ),
     "n_factors": (_whole(1), "an integer >= 1"),
     "l1_ratio": (_real(0, 1), "a number in [0, 1]"),
     "epsilon": (_real(0, math.inf, open_low=True), "a finite number > 0"),
@@ -105,6 +112,9 @@ def check_parameters(estimator: Any) -> None:
     """
     losses: tuple[str, ...] = getattr(estimator, "_losses", ())
     own = {"loss": (_one_of(*losses), " or ".join(map(repr, losses)))} if losses else {}
+    solvers: tuple[str, ...] = getattr(estimator, "_solvers", ())
+    if solvers:
+        own["solver"] = (_one_of(*solvers), " or ".join(map(repr, solvers)))
     for name, (good, expected) in {**_CHECKS, **own}.items():
         value = getattr(estimator, name, None)
         if hasattr(estimator, name) and not good(value):

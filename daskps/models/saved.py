@@ -86,7 +86,7 @@ def save(
     manifest = ModelManifest(
         kind=type(estimator).__name__,
         parameters=_plain(estimator.get_params()),
-        fitted={name: getattr(estimator, name) for name in _FITTED},
+        fitted={n: getattr(estimator, n) for n in (*_FITTED, *getattr(estimator, "_saved", ()))},
         n_features=estimator.n_features_in_,
         hashing=estimator.hashing_,
     )
@@ -102,6 +102,8 @@ def _stored(estimator: Any, arrays: Arrays) -> Arrays:
     if estimator.keys == "hash":
         return {**arrays, FEATURE: (estimator.coef_keys_, (FEATURE,))}
     wide = {name: dims.index(FEATURE) for name, (_, dims) in arrays.items() if FEATURE in dims}
+    if not wide:
+        return arrays
     some: Any = False
     for name, axis in wide.items():
         data = np.moveaxis(arrays[name][0], axis, 0)
@@ -155,6 +157,8 @@ def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _item(x: Any) -> Any:
+    if isinstance(x, np.ndarray):
+        return x.tolist()
     return x.item() if isinstance(x, np.generic) else x
 
 

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.data import Partition
-from daskps.errors import DataError, RunFailed
+from daskps.errors import RunFailed
 from daskps.kernels import lda
+from daskps.models.documents import check_values
 from daskps.run.events import Turn
 from daskps.run.plan import ServerFunctions, StepServer
 from daskps.server.keys import KeySet, localise, row_numbers, whole_table
@@ -283,25 +284,3 @@ class Entries:
         mine = self.words % self.words.dtype.type(of) == number
         some = {n: getattr(self, n)[mine] for n in ("docs", "words", "counts")}
         return dataclasses.replace(self, **some)
-
-
-def check_values(partition: Partition) -> None:
-    """Check that values are counts.
-
-    Raises
-    ------
-    DataError
-        Naming the first that is none.
-    """
-    values = partition.values
-    if values is None:
-        return
-    bad = np.flatnonzero((values < 0) | (values != np.rint(values)) | (values >= 2**24))
-    if len(bad):
-        at = int(bad[0])
-        row = int(np.searchsorted(partition.indptr, at, side="right")) - 1
-        raise DataError(
-            f"document {row} of a partition has the count {values[at].item()!r} of word "
-            f"{int(partition.indices[at])}; expected a whole number from 0 to {2**24 - 1}. Counts "
-            "are how often a word occurs, not TF-IDF or shares."
-        )

@@ -1,0 +1,92 @@
+"""What a topic model's fit is to do, by its parameters and the data: priors, words, slices, sweeps.
+
+The choices depend on the data's shape alone, so that BSP gives the same counts wherever it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.data import Dataset
+from daskps.errors import DataError
+from daskps.models.topic_model import ConductedTopicModel, TopicModel
+
+CELLS = 2**25
+"""Cells that a partition pulls at a clock, at most; a token has one."""
+TOKENS = 300_000
+"""Tokens that a partition should draw at a clock: fewer take less time than all around them."""
+MOST = 4
+"""Sweeps of a clock, at most: more would be over counts that are too old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a pass over the data goes."""
+
+    slices: int
+    sweeps: int
+
+
+def choose(tokens: int, n_partitions: int, slices: int | None, sweeps: int | None) -> Course:
+    """Return the course for data of `tokens`; what is given stays."""
+    if slices is None:
+        slices = max(1, -(-tokens // CELLS))
+    if sweeps is None:
+        sweeps = min(MOST, max(1, TOKENS * n_partitions * slices // tokens))
+    return Course(slices, sweeps)
+
+
+def words_of(dataset: Dataset, vocabulary: Sequence[str] | None) -> NDArray[Any] | None:
+    """Return the words of the columns.
+
+    Raises
+    ------
+    DataError
+        If there is another number of them, or one comes twice.
+    """
+    if vocabulary is None:
+        return dataset.feature_names
+    words = np.array([str(w) for w in vocabulary])
+    if len(words) != dataset.n_features:
+        raise DataError(
+            f"vocabulary has {len(words)} words, the data {dataset.n_features} columns; give one "
+            "word for each column."
+        )
+    if len(set(words.tolist())) < len(words):
+        raise DataError("vocabulary has a word twice; expected each once.")
+    return words
+
+
+def prior_of(given: Any, K: int) -> NDArray[np.float64]:
+    """Return alpha, shape (K,).
+
+    Raises
+    ------
+    ValueError
+        If it is not a number above 0, or K of them.
+    """
+    try:
+        alpha = np.asarray(1 / K if given is None else given, np.float64)
+        good = alpha.shape in ((), (K,)) and bool((np.isfinite(alpha) & (alpha > 0)).all())
+    except (TypeError, ValueError):
+        good = False
+    if not good or isinstance(given, bool):
+        raise ValueError(
+            f"LatentDirichletAllocation(doc_topic_prior={given!r}); expected None, a number > 0 or "
+            f"{K} of them, one for each topic."
+        )
+    return np.broadcast_to(alpha, K).copy()
+
+
+def model(
+    estimator: Any, n_words: int, alpha: NDArray[np.float64], beta: float, how: Course
+) -> TopicModel:
+    """Return what is trained."""
+    kind = ConductedTopicModel if estimator.consistency == "bsp" else TopicModel
+    seed = np.random.SeedSequence(estimator.random_state).generate_state(1, np.uint64)[0]
+    return kind(n_words, tuple(alpha.tolist()), beta, how.slices, how.sweeps, int(seed))

@@ -1,0 +1,227 @@
+"""What users ask of topics: names, shares, top words, coherence, other libraries' forms.
+
+Owns views of fitted counts. Does not train, and reads documents only where they are given.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.special import psi
+from sklearn import decomposition
+from sklearn.utils.validation import check_is_fitted
+
+from daskps.models import coherence
+from daskps.models.documents import documents
+from daskps.models.topic_merge import groups_of, merged
+from daskps.models.topic_score import TopicScore
+
+
+class TopicView:
+    """Base of a topic model with counts; see `LatentDirichletAllocation` for the attributes."""
+
+    word_ptr_: NDArray[np.int64]
+    word_topics_: NDArray[np.uint32]
+    word_counts_: NDArray[np.int32]
+    doc_ptr_: NDArray[np.int64]
+    doc_topics_: NDArray[np.uint32]
+    doc_counts_: NDArray[np.int32]
+    doc_topic_prior_: NDArray[np.float64]
+    topic_word_prior_: float
+    vocabulary_: NDArray[Any] | None = None
+    n_iter_: int
+    n_features_in_: int
+
+    @property
+    def n_topics_(self) -> int:
+        """Number of topics."""
+        return len(self.doc_topic_prior_)
+
+    @property
+    def topic_word_counts_(self) -> scipy.sparse.csc_array:
+        """How often each word has each topic, shape (n_topics, n_words), sparse."""
+        check_is_fitted(self)
+        shape = (self.n_topics_, self.n_features_in_)
+        arrays = (self.word_counts_, self.word_topics_, self.word_ptr_)
+        return scipy.sparse.csc_array(arrays, shape=shape)
+
+    @property
+    def topic_counts_(self) -> NDArray[np.int64]:
+        """Tokens of each topic, shape (n_topics,)."""
+        check_is_fitted(self)
+        found = np.bincount(self.word_topics_, self.word_counts_, self.n_topics_)
+        return found.astype(np.int64)
+
+    @property
+    def doc_topic_counts_(self) -> scipy.sparse.csr_array:
+        """How many tokens of each training document have each topic, (n_docs, n_topics), sparse."""
+        check_is_fitted(self)
+        shape = (len(self.doc_ptr_) - 1, self.n_topics_)
+        arrays = (self.doc_counts_, self.doc_topics_, self.doc_ptr_)
+        return scipy.sparse.csr_array(arrays, shape=shape)
+
+    @property
+    def words_(self) -> NDArray[Any]:
+        """Words of the vocabulary, or their numbers."""
+        return np.arange(self.n_features_in_) if self.vocabulary_ is None else self.vocabulary_
+
+    def _by_word(self, values: NDArray[Any]) -> xr.DataArray:
+        coords = {"topic": np.arange(self.n_topics_), "word": self.words_}
+        return xr.DataArray(values, coords, ("topic", "word"))
+
+    @property
+    def components_(self) -> xr.DataArray:
+        """Counts plus prior, as scikit-learn has them, (topic, word); dense."""
+        return self._by_word(self.topic_word_counts_.toarray() + self.topic_word_prior_)
+
+    @property
+    def topic_word_(self) -> xr.DataArray:
+        """Probability of each word in each topic, (topic, word); dense, rows sum to 1."""
+        phi = self._score().phi(np.arange(self.n_features_in_)).T.astype(np.float64)
+        return self._by_word(phi / phi.sum(axis=1, keepdims=True))
+
+    @property
+    def doc_topic_(self) -> xr.DataArray:
+        """Share of each topic in each training document, (document, topic); rows sum to 1."""
+        theta = self.doc_topic_counts_.toarray() + self.doc_topic_prior_
+        theta /= theta.sum(axis=1, keepdims=True)
+        coords = {"topic": np.arange(self.n_topics_)}
+        return xr.DataArray(theta, coords, ("document", "topic"))
+
+    def _score(self) -> TopicScore:
+        check_is_fitted(self)
+        return TopicScore(
+            *(self.word_ptr_, self.word_topics_, self.word_counts_, self.topic_counts_),
+            *(self.doc_topic_prior_, self.topic_word_prior_),
+        )
+
+    # -- words -------------------------------------------------------------------------------
+
+    def _top(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the numbers and counts of each topic's `n` most frequent words, (K, n)."""
+        if n < 1:
+            raise ValueError(f"n={n!r} words; expected at least 1.")
+        n = min(n, self.n_features_in_)
+        rows = self.topic_word_counts_.tocsr()
+        top = np.empty((self.n_topics_, n), np.int64)
+        counts = np.zeros_like(top)
+        for k in range(self.n_topics_):
+            some = slice(rows.indptr[k], rows.indptr[k + 1])
+            words, c = rows.indices[some], rows.data[some]
+            best = np.lexsort((words, -c))[:n]
+            m = len(best)
+            top[k, :m], counts[k, :m] = words[best], c[best]
+            if m < n:  # words that it never had, by their numbers
+                top[k, m:] = np.setdiff1d(np.arange(n + m), words[best])[: n - m]
+        return top, counts
+
+    def top_words(self, n: int = 10) -> pd.DataFrame:
+        """Return the `n` most probable words of each topic, best first.
+
+        Parameters
+        ----------
+        n
+            Words a topic; fewer if the vocabulary has fewer.
+
+        Returns
+        -------
+        words
+            A row for each topic; columns are ranks from 0.
+        """
+        top, _ = self._top(n)
+        return pd.DataFrame(self.words_[top], index=pd.RangeIndex(len(top), name="topic"))
+
+    def describe(self, n: int = 5) -> pd.DataFrame:
+        """Return a line about each topic: tokens, their share, prior, words it has, top words.
+
+        Parameters
+        ----------
+        n
+            Top words to name.
+        """
+        tokens = self.topic_counts_
+        names = self.words_[self._top(n)[0]]
+        facts = {
+            "tokens": tokens,
+            "share": tokens / tokens.sum(),
+            "prior": self.doc_topic_prior_,
+            "words": np.bincount(self.word_topics_, minlength=self.n_topics_),
+            "top": [" ".join(map(str, row)) for row in names],
+        }
+        return pd.DataFrame(facts, index=pd.RangeIndex(len(tokens), name="topic"))
+
+    def coherence(self, X: Any, n: int = 10) -> xr.Dataset:
+        """Return how well each topic's top words go together in documents, in one pass.
+
+        Parameters
+        ----------
+        X
+            Documents: anything that `fit` takes.
+        n
+            Top words, at least 2.
+
+        Returns
+        -------
+        found
+            ``u_mass`` and ``npmi`` over ``topic``, higher is better; formulas in
+            `daskps.models.coherence`.
+        """
+        if n < 2:
+            raise ValueError(f"n={n!r} words have no pairs; expected at least 2.")
+        top, _ = self._top(n)
+        words, at = np.unique(top, return_inverse=True)
+        pairs, n_docs = coherence.together(documents(X), words)
+        at = at.reshape(top.shape)
+        data = {"u_mass": coherence.u_mass(pairs, at), "npmi": coherence.npmi(pairs, n_docs, at)}
+        coords = {"topic": np.arange(len(top))}
+        return xr.Dataset({name: ("topic", x) for name, x in data.items()}, coords)
+
+    # -- other forms -------------------------------------------------------------------------
+
+    def merge_similar(self, threshold: float = 0.9) -> Self:
+        """Return a model in which topics that are nearly the same are one.
+
+        Parameters
+        ----------
+        threshold
+            Topics are one whose vectors of counts have at least this cosine, directly or through
+            others; above 0, at most 1. Their priors are added.
+        """
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold={threshold!r}; expected a number above 0, at most 1.")
+        check_is_fitted(self)
+        return merged(self, groups_of(self.topic_word_counts_, threshold))
+
+    def to_sklearn(self) -> decomposition.LatentDirichletAllocation:
+        """Return a fitted `sklearn.decomposition.LatentDirichletAllocation` with these topics.
+
+        It has one prior for all topics: their mean.
+        """
+        alpha, eta = float(self.doc_topic_prior_.mean()), self.topic_word_prior_
+        other = decomposition.LatentDirichletAllocation(
+            n_components=self.n_topics_, doc_topic_prior=alpha, topic_word_prior=eta
+        )
+        other.components_ = self.components_.to_numpy()
+        whole = other.components_.sum(axis=1, keepdims=True)
+        other.exp_dirichlet_component_ = np.exp(psi(other.components_) - psi(whole))
+        other.doc_topic_prior_, other.topic_word_prior_ = alpha, eta
+        other.n_features_in_, other.n_iter_ = self.n_features_in_, self.n_iter_
+        other.n_batch_iter_ = self.n_iter_
+        other.random_state_ = np.random.RandomState(0)  # what it expects
+        return other
+
+    def to_pyldavis(self) -> dict[str, Any]:
+        """Return the keyword arguments of `pyLDAvis.prepare`."""
+        counts = self.doc_topic_counts_
+        return {
+            "topic_term_dists": self.topic_word_.to_numpy(),
+            "doc_topic_dists": self.doc_topic_.to_numpy(),
+            "doc_lengths": np.asarray(counts.sum(axis=1)).ravel(),
+            "vocab": [str(w) for w in self.words_],
+            "term_frequency": np.asarray(self.topic_word_counts_.sum(axis=0)).ravel(),
+        }
