@@ -26,6 +26,7 @@ from daskps.data import Dataset, Hashing, as_dataset
 from daskps.errors import DataError
 from daskps.kernels import linear as kernel
 from daskps.models import answers, predict, saved
+from daskps.models.admm import ADMMModel
 from daskps.models.evaluation import Evaluated
 from daskps.models.features import KeyedScore, hashed_alike
 from daskps.models.lbfgs import LBFGSModel
@@ -81,7 +82,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     alpha: float
     l1_ratio: float
     fit_intercept: bool
-    solver: Literal["adagrad", "ftrl", "lbfgs"] = "adagrad"
+    solver: Literal["adagrad", "ftrl", "lbfgs", "admm"] = "adagrad"
     eta0: float | None
     consistency: Literal["bsp", "ssp", "asp"]
     staleness: int
@@ -325,7 +326,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         if self._state is not None and goes_on_from(self._state[1], tables):
             return self._state[0]
         values = self._values(target)
-        if isinstance(model, LBFGSModel):
+        if isinstance(model, (LBFGSModel, ADMMModel)):
             values = model.starting_at(values)
         keys = {t.name: self.coef_keys_ for t in tables if t.keys == "hash"}
         return state_of(tables, values, keys, N_SLOTS)

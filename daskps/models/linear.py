@@ -88,7 +88,7 @@ class LinearModel:
     n_features: int
     classes: tuple[str | bool | float, ...]
     class_weight: tuple[float, ...] | None
-    solver: Literal["adagrad", "ftrl", "lbfgs"]
+    solver: Literal["adagrad", "ftrl", "lbfgs", "admm"]
     eta: float
     beta: float
     alpha: float

@@ -40,7 +40,8 @@ class LogisticRegression(LinearClassifier):
     solver
         ``"adagrad"``, or ``"ftrl"`` (FTRL-proximal), which gives more exact zeros with L1: local
         steps, the fast way to a good model. ``"lbfgs"`` (with L1: OWL-QN): all data at once, the
-        way to the optimum; with BSP only.
+        way to the optimum; with BSP only. ``"admm"``: partitions solve their own problems and
+        agree on the outcome, few rounds of much work each; with BSP only.
     eta0
         Step sizes are ``eta0 / (1 + sqrt(n))``, n being a coordinate's sum of squared gradients;
         None chooses by the scale of the data.
@@ -50,13 +51,15 @@ class LogisticRegression(LinearClassifier):
     staleness
         Bound for ``"ssp"``, >= 1.
     max_iter
-        Passes over the data. Each evaluation of ``"lbfgs"`` is one; the first only measures.
+        Passes over the data. Each evaluation of ``"lbfgs"`` is one; the first only measures. So is
+        each round of ``"admm"``, in which a partition looks at its rows up to some 25 times.
     tol
         Stop when the loss of `n_iter_no_change` passes in a row was not better than the best
         before by `tol`. The loss is that on `eval_set` where one is given to `fit`, else the
         training loss, each sample's before it was learnt from. None never stops early.
         ``"lbfgs"``, without `eval_set`: stop when the last `n_iter_no_change` iterates together
-        lowered the objective by less than `tol`, or by no more than rounding.
+        lowered the objective by less than `tol`, or by no more than rounding. ``"admm"``: when a
+        bound of the distance from the optimum, ``gap`` in `history_`, was below `tol` as often.
     n_iter_no_change
         See `tol`.
     rows_per_clock
@@ -102,7 +105,8 @@ class LogisticRegression(LinearClassifier):
     classes_
         Distinct labels, ascending.
     history_
-        `xarray.Dataset` over ``clock``: loss, samples, seconds, bytes, staleness.
+        `xarray.Dataset` over ``clock``: loss, samples, seconds, bytes, staleness; of ``"lbfgs"``
+        and ``"admm"`` also the objective, and the norm of the gradient or the residuals.
     n_iter_
         Passes that were finished.
     n_features_in_
@@ -117,7 +121,8 @@ class LogisticRegression(LinearClassifier):
     ----------
     Duchi, Hazan and Singer (2011), "Adaptive Subgradient Methods for Online Learning and
     Stochastic Optimization". McMahan et al. (2013), "Ad Click Prediction: a View from the
-    Trenches".
+    Trenches". Boyd et al. (2011), "Distributed Optimization and Statistical Learning via the
+    Alternating Direction Method of Multipliers".
 
     Examples
     --------
@@ -132,7 +137,7 @@ class LogisticRegression(LinearClassifier):
         *,
         l1_ratio: float = 0.0,
         fit_intercept: bool = True,
-        solver: Literal["adagrad", "ftrl", "lbfgs"] = "adagrad",
+        solver: Literal["adagrad", "ftrl", "lbfgs", "admm"] = "adagrad",
         eta0: float | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,

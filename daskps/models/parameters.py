@@ -87,7 +87,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "l1_ratio": (_real(0, 1), "a number in [0, 1]"),
     "epsilon": (_real(0, math.inf, open_low=True), "a finite number > 0"),
     "eta0": (_optional(_real(0, math.inf, open_low=True)), "a finite number > 0 or None"),
-    "solver": (_one_of("adagrad", "ftrl", "lbfgs"), "'adagrad', 'ftrl' or 'lbfgs'"),
+    "solver": (_one_of("adagrad", "ftrl", "lbfgs", "admm"), "'adagrad', 'ftrl', 'lbfgs' or 'admm'"),
     "keys": (_one_of("range", "hash"), "'range' or 'hash'"),
     "admission": (_real(0, 1, open_low=True), "a number above 0 and at most 1"),
     "consistency": (_one_of("bsp", "ssp", "asp"), "'bsp', 'ssp' or 'asp'"),

@@ -74,7 +74,7 @@ class LinearRegression(LinearRegressor):
         epsilon: float = 1.35,
         l1_ratio: float = 0.0,
         fit_intercept: bool = True,
-        solver: Literal["adagrad", "ftrl", "lbfgs"] = "adagrad",
+        solver: Literal["adagrad", "ftrl", "lbfgs", "admm"] = "adagrad",
         eta0: float | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,

@@ -1,16 +1,18 @@
 """Which solvers there are, what each can do, and the models of those that go over all data at once.
 
-`adagrad` and `ftrl` take local steps; `lbfgs` is conducted between clocks, each of which is a pass.
+`adagrad` and `ftrl` take local steps; `lbfgs` and `admm` are conducted between clocks, and a clock
+is a pass.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from daskps.models.admm import ADMMModel
 from daskps.models.lbfgs import STIFFEST, LBFGSModel
 from daskps.models.linear import LinearModel
 
-LOCAL, BATCH = ("adagrad", "ftrl"), ("lbfgs",)
+LOCAL, BATCH = ("adagrad", "ftrl"), ("lbfgs", "admm")
 
 
 def check_solver(estimator: Any, *, partial: bool = False) -> None:
@@ -37,12 +39,12 @@ def check_solver(estimator: Any, *, partial: bool = False) -> None:
             f"partial_fit of {name}), whose steps need more than one pass; use solver='adagrad' "
             "or 'ftrl', or fit with warm_start=True."
         )
-    if estimator.keys == "hash":
+    if estimator.keys == "hash" and solver == "lbfgs":
         raise ValueError(
             f"{name}, keys='hash'); its vectors need a row for each feature: use keys='range', on "
             "data with hash_features if ids are too large, or solver='adagrad' or 'ftrl'."
         )
-    only_one = {"consistency": "bsp", "eta0": None, "rows_per_clock": None}
+    only_one = {"consistency": "bsp", "eta0": None, "rows_per_clock": None, "admission": 1.0}
     for parameter, only in only_one.items():
         value = getattr(estimator, parameter, only)
         if value != only:
@@ -58,7 +60,7 @@ def check_solver(estimator: Any, *, partial: bool = False) -> None:
         )
 
 
-def batch_model(estimator: Any, linear: LinearModel, *, evaluated: bool) -> LBFGSModel:
+def batch_model(estimator: Any, linear: LinearModel, *, evaluated: bool) -> LBFGSModel | ADMMModel:
     """Return the model of a solver that goes over all data at once.
 
     Parameters
@@ -72,4 +74,5 @@ def batch_model(estimator: Any, linear: LinearModel, *, evaluated: bool) -> LBFG
     """
     assert linear.loss.name in STIFFEST, linear.loss
     tol = None if evaluated else estimator.tol
-    return LBFGSModel(linear, tol, estimator.n_iter_no_change)
+    kind = LBFGSModel if estimator.solver == "lbfgs" else ADMMModel
+    return kind(linear, tol, estimator.n_iter_no_change)

@@ -77,7 +77,7 @@ class LinearSVC(LinearClassifier):
         loss: Literal["squared_hinge", "hinge"] = "squared_hinge",
         l1_ratio: float = 0.0,
         fit_intercept: bool = True,
-        solver: Literal["adagrad", "ftrl", "lbfgs"] = "adagrad",
+        solver: Literal["adagrad", "ftrl", "lbfgs", "admm"] = "adagrad",
         eta0: float | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,

@@ -134,5 +134,6 @@ class Ledger:
             data["eval_loss"] = ("clock", after, {"long_name": "loss on the held-out dataset"})
         for name in sorted({n for turn in self.turns.values() for n in turn.figures}):
             turns = [self.turns.get(c + 1) for c in clocks]
-            data[name] = ("clock", [math.nan if t is None else t.figures[name] for t in turns])
+            told = [math.nan if t is None else t.figures.get(name, math.nan) for t in turns]
+            data[name] = ("clock", told)
         return xr.Dataset(data, coords={"clock": clocks})

@@ -71,6 +71,15 @@ def _axpy(tables: Tables, T: float, *, a: float, table: str, into: str) -> Parti
     return float(len(x))
 
 
+def _fill(tables: Tables, T: float, *, table: str, value: float) -> Partial:
+    """Set all numbers of `table`, which must hold plain ones, to `value`; return the rows."""
+    if table not in tables:
+        return 0.0
+    rows = tables[table].writable()
+    rows[:] = value
+    return float(len(rows))
+
+
 class Block(msgspec.Struct, frozen=True):
     """Tables of one group of parameters that L-BFGS works on, and their penalty.
 
@@ -147,6 +156,7 @@ FUNCTIONS: dict[str, ServerFunction] = {
     "dot": ServerFunction(_dot, sum),
     "count_nonzero": ServerFunction(_count_nonzero, sum),
     "axpy": ServerFunction(_axpy, sum),
+    "fill": ServerFunction(_fill, sum),
     "lbfgs_measure": ServerFunction(_lbfgs_measure, sum),
     "lbfgs_move": ServerFunction(_lbfgs_move, sum),
     "topic_counts": ServerFunction(_topic_counts, sum),

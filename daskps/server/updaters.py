@@ -1,4 +1,4 @@
-"""The rules a shard applies to pushes: add, SGD, AdaGrad, FTRL.
+"""The rules a shard applies to pushes: add, agree, SGD, AdaGrad, FTRL.
 
 An updater is a frozen value (it stands in manifests and travels to workers) with functions over
 arrays; the state is in the rows it is given. Three moments: `pull` copies rows out, `commit`
@@ -142,6 +142,36 @@ class Total(Add, frozen=True, tag=True):
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
         rows[slice(None) if idx is None else idx] = push
+
+
+class Consensus(Add, frozen=True, tag=True):
+    """Where the pushes of a clock agree: the least of their parabolas and the penalty; BSP.
+
+    Fields of a row: the value z. Push: rho v and rho of ``rho / 2 (z - v)^2``; without any, a row
+    stays. The penalty is of the objective itself, not of a number of samples.
+
+    References
+    ----------
+    Boyd et al. (2011), "Distributed Optimization and Statistical Learning via the Alternating
+    Direction Method of Multipliers", section 7.2.
+    """
+
+    alpha: float = 0.0
+    l1_ratio: float = 0.0
+
+    @property
+    def n_push(self) -> int:
+        return 2
+
+    def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
+        at = slice(None) if idx is None else idx
+        force, rho = acc[:, 0], acc[:, 1]
+        l2, l1 = self.alpha * (1 - self.l1_ratio), self.alpha * self.l1_ratio
+        z = np.copysign(np.maximum(np.abs(force) - np.float32(l1), 0), force)
+        rows[at, 0] = np.divide(z, rho + np.float32(l2), out=rows[at, 0].copy(), where=rho > 0)
+
+    def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
+        raise AssertionError("pushes that come one by one have nothing to agree on")
 
 
 class _Local(msgspec.Struct, frozen=True):
@@ -313,7 +343,7 @@ class FTRL(_Local, frozen=True, tag=True):
         return out
 
 
-AnyUpdater = Add | Total | SGD | AdaGrad | FTRL
+AnyUpdater = Add | Total | Consensus | SGD | AdaGrad | FTRL
 
 
 def _rates(updater: AdaGrad | FTRL) -> tuple[Any, Any, Any, Any]:

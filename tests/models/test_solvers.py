@@ -19,6 +19,7 @@ import daskps
 A9A = Path(__file__).parents[3] / "shared" / "data" / "a9a"
 CLOSE = 1e-4
 PENALTIES = [(1e-2, 0.0), (1e-2, 1.0), (1e-2, 0.5)]
+TOLERANCES = {"lbfgs": None, "admm": 1e-5}
 IDS = ["l2", "l1", "elastic net"]
 
 
@@ -57,13 +58,16 @@ def best_of_scikit_learn(k: int, alpha: float, l1_ratio: float) -> float:
 
 @pytest.mark.parametrize(("alpha", "l1_ratio"), PENALTIES, ids=IDS)
 @pytest.mark.parametrize("k", [2, 3])
-def test_lbfgs_reaches_the_optimum_of_dense_data(k: int, alpha: float, l1_ratio: float) -> None:
+@pytest.mark.parametrize("solver", TOLERANCES)
+def test_the_optimum_of_dense_data_is_reached(
+    solver: str, k: int, alpha: float, l1_ratio: float
+) -> None:
     data, best = dense(k), best_of_scikit_learn(k, alpha, l1_ratio)
-    options = {"alpha": alpha, "l1_ratio": l1_ratio, "solver": "lbfgs"}
+    options = {"alpha": alpha, "l1_ratio": l1_ratio, "solver": solver, "tol": TOLERANCES[solver]}
     clf = fitted(data.X, data.y, **options, max_iter=300)
     found = objective(clf.coef_, clf.intercept_, data.X, data.y, alpha, l1_ratio)
     assert best * (1 - 1e-6) < found < best * (1 + CLOSE)
-    assert clf.stop_reason_ == "tol"  # rounding hides any gain, long before 300 passes
+    assert clf.stop_reason_ == "tol"  # L-BFGS: rounding hides any gain, long before 300 passes
     assert clf.history_["objective"].values[-1] == pytest.approx(found, rel=1e-5)
     assert np.any(clf.coef_ == 0) == (l1_ratio > 0)
 
@@ -99,22 +103,27 @@ def best_of_a9a(alpha: float, l1_ratio: float) -> float:
 
 @pytest.mark.skipif(not A9A.exists(), reason="needs the a9a files beside the project")
 @pytest.mark.parametrize(("alpha", "l1_ratio"), [(3e-4, 0.0), (1e-3, 1.0), (1e-3, 0.5)], ids=IDS)
-def test_lbfgs_reaches_the_optimum_of_a9a(alpha: float, l1_ratio: float) -> None:
+@pytest.mark.parametrize(("solver", "tol"), [("lbfgs", 5e-7), ("admm", 3e-4)])
+def test_the_optimum_of_a9a_is_reached(
+    solver: str, tol: float, alpha: float, l1_ratio: float
+) -> None:
     X, y = a9a()
     best = best_of_a9a(alpha, l1_ratio)
     if l1_ratio == 0:
         sk = Reference(C=1 / (alpha * len(y)), tol=1e-6, max_iter=1000).fit(X, y)
         theirs = objective(sk.coef_, sk.intercept_, X, y, alpha, 0.0)
         assert best == pytest.approx(theirs, rel=1e-5)
-    options = {"alpha": alpha, "l1_ratio": l1_ratio, "solver": "lbfgs"}
-    clf = fitted(X, y, **options, max_iter=400, tol=5e-7)
+    options = {"alpha": alpha, "l1_ratio": l1_ratio, "solver": solver}
+    clf = fitted(X, y, **options, max_iter=400, tol=tol)
+    assert clf.stop_reason_ == "tol"
     found = objective(clf.coef_, clf.intercept_, X, y, alpha, l1_ratio)
     assert best * (1 - 1e-6) < found < best * (1 + CLOSE)
 
 
-def test_lbfgs_weighs_samples_and_classes(binary: Data) -> None:
+@pytest.mark.parametrize("solver", TOLERANCES)
+def test_samples_and_classes_are_weighed(solver: str, binary: Data) -> None:
     weight = np.random.default_rng(0).integers(0, 3, len(binary.y)).astype(np.float64)
-    options = {"alpha": 0.01, "solver": "lbfgs", "class_weight": {0: 1.0, 1: 3.0}}
+    options = {"alpha": 0.01, "solver": solver, "class_weight": {0: 1.0, 1: 3.0}, "tol": 1e-6}
     clf = daskps.LogisticRegression(**options, max_iter=200).fit(binary.X, binary.y, weight)
     C = 1 / (0.01 * len(binary.y))
     sk = Reference(C=C, tol=1e-8, class_weight={0: 1.0, 1: 3.0}).fit(binary.X, binary.y, weight)
@@ -122,8 +131,9 @@ def test_lbfgs_weighs_samples_and_classes(binary: Data) -> None:
     np.testing.assert_allclose(clf.intercept_, sk.intercept_, atol=0.01)
 
 
-def test_lbfgs_without_intercept_and_without_penalty(binary: Data) -> None:
-    clf = fitted(binary.X, binary.y, alpha=0.0, solver="lbfgs", fit_intercept=False, max_iter=100)
+@pytest.mark.parametrize("solver", TOLERANCES)
+def test_it_goes_without_intercept_and_without_penalty(solver: str, binary: Data) -> None:
+    clf = fitted(binary.X, binary.y, alpha=0.0, solver=solver, fit_intercept=False, max_iter=100)
     sk = Reference(C=np.inf, tol=1e-8, fit_intercept=False).fit(binary.X, binary.y)
     assert clf.intercept_.tolist() == [0.0]
     np.testing.assert_allclose(clf.coef_, sk.coef_, rtol=0.01, atol=0.01)
@@ -156,12 +166,65 @@ def test_lbfgs_stops_by_the_objective_or_by_held_out_data(binary: Data) -> None:
 @pytest.mark.parametrize(
     ("parameter", "value"), [("consistency", "asp"), ("eta0", 0.1), ("rows_per_clock", 100)]
 )
-def test_lbfgs_refuses_what_it_would_not_look_at(binary: Data, parameter: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"solver='lbfgs', {parameter}=.*expected {parameter}="):
-        fitted(binary.X, binary.y, solver="lbfgs", **{parameter: value})
+@pytest.mark.parametrize("solver", TOLERANCES)
+def test_batch_solvers_refuse_what_they_would_not_look_at(
+    solver: str, binary: Data, parameter: str, value: Any
+) -> None:
+    with pytest.raises(
+        ValueError, match=rf"solver='{solver}', {parameter}=.*expected {parameter}="
+    ):
+        fitted(binary.X, binary.y, solver=solver, **{parameter: value})
 
 
-def test_lbfgs_has_no_partial_fit(binary: Data) -> None:
-    clf = daskps.LogisticRegression(solver="lbfgs")
+def test_admm_refuses_admission_and_the_hinge(binary: Data) -> None:
+    with pytest.raises(ValueError, match=r"admission=0.5.*expected admission=1.0"):
+        fitted(binary.X, binary.y, solver="admm", keys="hash", admission=0.5)
+    with pytest.raises(ValueError, match="no gradient at its kink"):
+        daskps.LinearSVC(loss="hinge", solver="admm").fit(binary.X, binary.y)
+
+
+@pytest.mark.parametrize("kind", [daskps.LinearSVC, daskps.LinearRegression])
+@pytest.mark.parametrize("n_partitions", [1, 5])
+def test_admm_and_lbfgs_agree_on_other_losses(kind: Any, n_partitions: int, binary: Data) -> None:
+    data = daskps.from_arrays(binary.X, binary.y, n_partitions=n_partitions)
+    options = {"alpha": 0.01, "l1_ratio": 0.5, "max_iter": 200, "tol": 1e-7}
+    found, expected = (kind(solver=s, **options).fit(data) for s in ("admm", "lbfgs"))
+    np.testing.assert_allclose(found.coef_, expected.coef_, atol=2e-3)
+    np.testing.assert_allclose(found.intercept_, expected.intercept_, atol=2e-3)
+    np.testing.assert_array_equal(found.coef_ == 0, expected.coef_ == 0)
+
+
+def test_admm_starts_from_the_model_that_is_there(binary: Data) -> None:
+    options = {"alpha": 0.01, "warm_start": True, "tol": None}
+    clf = fitted(binary.X, binary.y, solver="lbfgs", max_iter=100, **options)
+    best, loss = clf.coef_.copy(), clf.log_loss(binary.X, binary.y)
+    clf.set_params(solver="admm", max_iter=30).fit(binary.X, binary.y)
+    assert clf.history_["loss"].values[0] == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_allclose(clf.coef_, best, atol=2e-3)
+    # held-out data say when it is enough
+    judged = daskps.LogisticRegression(solver="admm", max_iter=200, tol=1e-3, alpha=0.01)
+    judged.fit(*binary, eval_set=tuple(binary))
+    assert (judged.stop_reason_, judged.n_iter_ < 60) == ("tol", True)
+    assert judged.history_["eval_loss"].values[-1] == pytest.approx(
+        judged.log_loss(*binary), rel=1e-5
+    )
+
+
+def test_admm_takes_hashed_keys(binary: Data) -> None:
+    data = daskps.from_arrays(binary.X, binary.y, n_partitions=3)
+    plain, hashed = (
+        fitted(data, solver="admm", l1_ratio=1.0, alpha=0.1, max_iter=40, keys=keys, n_shards=n)
+        for keys, n in (("range", 1), ("hash", 3))
+    )
+    assert np.any(plain.coef_ == 0)
+    np.testing.assert_array_equal(hashed.coef_keys_, np.flatnonzero(plain.coef_[0]))
+    # keys stand in another order, in which products are summed
+    some = hashed.coef_keys_.astype(np.intp)
+    np.testing.assert_allclose(hashed.coef_, plain.coef_[:, some], atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", TOLERANCES)
+def test_batch_solvers_have_no_partial_fit(solver: str, binary: Data) -> None:
+    clf = daskps.LogisticRegression(solver=solver)
     with pytest.raises(ValueError, match="more than one pass"):
         clf.partial_fit(binary.X, binary.y)

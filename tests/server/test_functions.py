@@ -46,6 +46,13 @@ def test_axpy_adds_a_multiple_of_another_table(n_shards: int) -> None:
     np.testing.assert_array_equal(group.values("sum")[1], expected)
 
 
+@pytest.mark.parametrize("n_shards", [1, 3])
+def test_fill_sets_every_number(n_shards: int) -> None:
+    group = Group(SPEC, n_shards)
+    assert group.reduce("fill", table="sum", value=2.5) == 1000
+    assert (group.values("sum")[1] == 2.5).all()
+
+
 @pytest.mark.parametrize(
     ("function", "params", "message"),
     [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskps.server.updaters import FTRL, SGD, AdaGrad, Add, AnyUpdater, Updater
+from daskps.server.updaters import FTRL, SGD, AdaGrad, Add, AnyUpdater, Consensus, Updater
 
 M, WIDTH = 9, 2
 LOCAL = [SGD(), AdaGrad(alpha=1e-3, l1_ratio=0.3), FTRL(alpha=1e-3, l1_ratio=0.3)]
@@ -186,3 +186,30 @@ def test_counts_add_exactly_in_any_order() -> None:
     updater.apply(rows, idx, push, 0.0, 1.0)
     updater.apply(rows, idx, -push, 0.0, 1.0)
     assert (rows == before).all()
+
+
+@pytest.mark.parametrize(("alpha", "l1_ratio"), [(0.0, 0.0), (0.3, 0.0), (0.3, 1.0), (0.3, 0.5)])
+@pytest.mark.parametrize("some", [True, False])
+def test_consensus_minimises_parabolas_and_penalty(
+    alpha: float, l1_ratio: float, some: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    rule, m = Consensus(alpha=alpha, l1_ratio=l1_ratio), 40
+    rows = np.full((m, 1, 1), 7.0, np.float32)
+    idx = np.arange(0, m, 2, dtype=np.uint32) if some else None
+    k = m // 2 if some else m
+    rho, v = rng.uniform(0.1, 1, (3, k)), rng.normal(size=(3, k))
+    rho[:, 0] = 0  # nobody says anything of this row
+    acc = np.stack([(rho * v).sum(0), rho.sum(0)], axis=1)[:, :, None].astype(np.float32)
+    rule.commit(rows, idx, acc, 0.0, 1.0)
+    found = rows[slice(None) if idx is None else idx, 0, 0].astype(np.float64)
+    assert found[0] == 7.0
+    assert (rows[1::2] == 7.0).all() == some
+
+    def objective(z: np.ndarray) -> np.ndarray:
+        penalty = alpha * ((1 - l1_ratio) / 2 * z**2 + l1_ratio * abs(z))
+        return (rho / 2 * (z - v) ** 2).sum(0) + penalty
+
+    for step in (-1e-2, 1e-2):
+        assert (objective(found) <= objective(found + step) + 1e-7)[1:].all()
+    assert (found[1:] == 0).any() == (l1_ratio > 0)
