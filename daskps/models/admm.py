@@ -144,12 +144,9 @@ class ADMMModel:
                 "factor": np.array([c]),
             }
         )
-        told = np.stack(
-            [
-                c * metric * (RELAXED * kept["weights"] + (1 - RELAXED) * z + kept["duals"]),
-                metric * np.full_like(z, c),
-            ]
-        )
+        rho = c * metric
+        meant = RELAXED * kept["weights"] + (1 - RELAXED) * z + kept["duals"]
+        told = np.stack([rho * meant, np.broadcast_to(rho, z.shape)])
         ends = np.cumsum([len(p) for p in pulled])[:-1]
         deltas = [
             part.transpose(1, 0, 2).astype(np.float32) for part in np.split(told, ends, axis=1)
@@ -257,4 +254,5 @@ def _solve(loss: Any, w: F64, target: F64, rho: F64, n: float) -> F64:
 
     start = np.sqrt(rho) * (w - target)
     best, *_ = fmin_l_bfgs_b(f, start.ravel(), m=5, maxiter=LOCAL_STEPS, pgtol=0.0, factr=10.0)
-    return target + scale * np.asarray(best).reshape(w.shape)
+    solved: F64 = target + scale * np.asarray(best).reshape(w.shape)
+    return solved

@@ -136,6 +136,7 @@ class ParameterClient:
             Whether any shard counted it; False for a duplicate.
         """
         near, far = self._split()
+        deltas = [np.ascontiguousarray(d) for d in deltas]  # memory goes to the socket as it is
 
         def message(runs: Runs) -> Push:
             wants, blocks = self._wants(keysets, runs), self._blocks(deltas, keysets, runs)
