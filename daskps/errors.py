@@ -9,6 +9,7 @@ Each class also inherits the builtin that a caller would catch without knowing d
     ├── CorruptChunk (OSError)
     ├── CheckpointError (OSError)
     ├── NonFinitePush (FloatingPointError)
+    │   └── Diverged
     ├── NotEnoughMemory (MemoryError)
     ├── ShardLost (ConnectionError)
     ├── StaleLayout (RuntimeError)
@@ -47,6 +48,10 @@ class CheckpointError(DaskpsError, OSError):
 
 class NonFinitePush(DaskpsError, FloatingPointError):
     """A push held NaN or infinity; the shard refused it and is unchanged."""
+
+
+class Diverged(NonFinitePush):
+    """Steps were too long: errors grew instead of falling; nothing of the step was pushed."""
 
 
 class NotEnoughMemory(DaskpsError, MemoryError):

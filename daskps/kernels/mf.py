@@ -1,0 +1,148 @@
+"""Matrix factorisation over a partition's ratings: working state in, sums out.
+
+Owns the way into the compiled loops of `_mf_sgd`, `_mf_order` and `_mf_als`. Knows arrays only:
+users and items are positions in them.
+
+A rating r of user u and item i, as a distance from the mean of all, is modelled by
+``b_u + b_i + <p_u, q_i>``. Explicit ratings minimise, over the ratings that there are ::
+
+    sum 1/2 [(r - b_u - b_i - <p_u, q_i>)^2 + l2 (|p_u|^2 + |q_i|^2) + bias_l2 (b_u^2 + b_i^2)]
+
+so that a row's penalty grows with its ratings (Zhou et al. 2008).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskps.kernels import _mf_order, _mf_sgd
+from daskps.kernels._mf_sgd import BIAS, LANES, N_SIDE
+
+F32 = NDArray[np.float32]
+
+__all__ = ["BIAS", "LANES", "N_SIDE", "Block", "Rule", "blocks", "padded", "sgd"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The ratings that a partition's users gave to a block of items, in the order of visits."""
+
+    users: NDArray[np.uint32]
+    """Row of the user in the partition, shape (n,)."""
+    items: NDArray[np.uint32]
+    """Column of the item, later its position among those of the block, shape (n,)."""
+    ratings: F32
+    """Distance from the mean in units, shape (n,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How SGD steps."""
+
+    n_factors: int
+    eta: float
+    l2: float
+    bias_l2: float
+    biases: bool = True
+
+
+def padded(n_factors: int) -> int:
+    """Return how many numbers a row of `n_factors` takes in the loops; the rest stay zero."""
+    return -(-n_factors // LANES) * LANES
+
+
+def blocks(
+    indptr: NDArray[np.int64],
+    columns: NDArray[np.uint32],
+    values: F32 | None,
+    n_blocks: int,
+    *,
+    center: float,
+    unit: float,
+    seed: int,
+) -> list[Block]:
+    """Cut the ratings of a partition by blocks of items.
+
+    Parameters
+    ----------
+    indptr, columns, values
+        CSR rows, one a user.
+    n_blocks
+        Blocks; the item of column j is in block j modulo `n_blocks`, so that blocks are nearly
+        equal even when items stand in the order of their popularity.
+    center, unit
+        Ratings are taken as distances from the one in units of the other.
+    seed
+        Of the order of visits.
+    """
+    frozen = [_frozen(a) for a in (indptr, columns)]
+    bounds = np.zeros(n_blocks + 1, np.int64)
+    users, source = np.empty(len(columns), np.uint32), np.empty(len(columns), np.int64)
+    _mf_order.by_block(*frozen, np.uint32(n_blocks), bounds, users, source)
+    ratings = np.empty(len(columns), np.float32)
+    found = []
+    for b, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        own, where = users[start:stop], source[start:stop]
+        _mf_order.shuffle_tiles(own, where, np.uint64((seed * n_blocks + b) % 2**63))
+        scale = (np.float32(center), np.float32(unit))
+        vals = None if values is None else _frozen(values)
+        _mf_order.scaled(vals, where, *scale, ratings[start:stop])
+        found.append(Block(own, columns[where], ratings[start:stop]))
+    return found
+
+
+def sgd(
+    block: Block,
+    rule: Rule,
+    P: F32,
+    Q: F32,
+    side_P: F32,
+    side_Q: F32,
+    *,
+    all_factors: bool = True,
+    response: F32 | None = None,
+) -> float:
+    """Visit the ratings of a block once.
+
+    Parameters
+    ----------
+    block
+        Ratings.
+    rule
+        How to step.
+    P, Q
+        Factors of users and items, (m, `padded(n_factors)`), changed in place.
+    side_P, side_Q
+        Biases and sums of squared gradients, (m, `N_SIDE`), changed in place. Sums must be above 0.
+    all_factors
+        False for the first pass, in which the first `LANES` factors learn only.
+    response
+        To which the responses of items are added, step x curvature, (m, 2): that of the factors,
+        along the users that were met, and that of the bias. None where nobody else has the items.
+
+    Returns
+    -------
+    float
+        Sum of squared errors, each before its own update.
+
+    References
+    ----------
+    Chin, Zhuang, Juan and Lin (2015), "A Learning-rate Schedule for Stochastic Gradient Methods to
+    Matrix Factorization", equations 12 to 15.
+    """
+    loop = _mf_sgd.sgd(P.shape[1], rule.biases, response is not None)
+    arrays = [_frozen(a) for a in (block.users, block.items, block.ratings)]
+    unused = np.empty((0, 2), np.float32) if response is None else response
+    how = (rule.n_factors, all_factors, *map(np.float32, (rule.eta, rule.l2, rule.bias_l2)))
+    return float(loop(*arrays, P, Q, side_P, side_Q, unused, *how))
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a read-only view: numba compiles for it once, whether or not the owner may write."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
