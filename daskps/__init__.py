@@ -6,9 +6,18 @@ gives back a model that xarray opens.
 
 from daskps import errors
 from daskps.cluster import local_cluster
-from daskps.data import Dataset, from_arrays, open_dataset, read_svmlight
+from daskps.data import (
+    Dataset,
+    Ratings,
+    from_arrays,
+    open_dataset,
+    open_ratings,
+    read_ratings,
+    read_svmlight,
+)
 from daskps.models.factorization import FactorizationMachine
 from daskps.models.logistic import LogisticRegression
+from daskps.models.matrix_factorization import MatrixFactorization
 from daskps.models.regression import LinearRegression
 from daskps.models.saved import load
 from daskps.models.svm import LinearSVC
@@ -23,10 +32,14 @@ __all__ = [
     "LinearRegression",
     "LinearSVC",
     "LogisticRegression",
+    "MatrixFactorization",
+    "Ratings",
     "errors",
     "from_arrays",
     "load",
     "local_cluster",
     "open_dataset",
+    "open_ratings",
+    "read_ratings",
     "read_svmlight",
 ]

@@ -7,14 +7,20 @@ from .arrays import as_dataset, from_arrays
 from .dataset import Dataset, open_dataset
 from .format import Hashing
 from .partition import Partition
+from .ratings import Ratings, open_ratings
+from .read_ratings import as_ratings, read_ratings
 from .svmlight import read_svmlight
 
 __all__ = [
     "Dataset",
     "Hashing",
     "Partition",
+    "Ratings",
     "as_dataset",
+    "as_ratings",
     "from_arrays",
     "open_dataset",
+    "open_ratings",
+    "read_ratings",
     "read_svmlight",
 ]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import dask
-import msgspec
 import numpy as np
 import pandas as pd
 import scipy.sparse
@@ -204,7 +203,9 @@ def _on_disk(parts: Sequence[Any], how: Deal, duplicates: Duplicates, target: An
     args = [(own, how, p, duplicates, group) for p, own in enumerate(parts)]
     nnz = _run(_write, args, local=not is_shared(target.store))
     write_ids(group, how.users, how.items, timed)
-    disk.finish(group, _manifest(how, n, sum(nnz)), np.diff(how.bounds), np.array(nnz, np.int64), None)
+    disk.finish(
+        group, _manifest(how, n, sum(nnz)), np.diff(how.bounds), np.array(nnz, np.int64), None
+    )
     return open_ratings(target.store)
 
 
@@ -253,6 +254,10 @@ def as_ratings(
     if scipy.sparse.issparse(X) and not _canonical(X):
         block, how = triples.of_matrix(X, n_partitions)
         return _dealt([block], how, duplicates, None, False)
+    if n_partitions is None and isinstance(X, np.ndarray):
+        n_partitions = triples.n_partitions_for(X.shape[0], int(np.count_nonzero(X)), None)
+    elif n_partitions is None and isinstance(getattr(X, "nnz", None), (int, np.integer)):
+        n_partitions = triples.n_partitions_for(X.shape[0], int(X.nnz), None)
     found = numbered(from_arrays(X, shuffle=False, n_partitions=n_partitions))
     if not isinstance(X, xr.DataArray):
         return found

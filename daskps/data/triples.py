@@ -7,6 +7,7 @@ partition is built by one task as well. Where blocks come from is in `tabular`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,8 +22,11 @@ from daskps.errors import DataError, DataTypeError
 from . import vocabulary
 from .format import index_dtype
 from .partition import Partition
-from .plan import choose_partitions, cut
+from .plan import MIN_PARTITIONS, NNZ_PER_PARTITION, choose_partitions, cut
 from .vocabulary import Vocabulary
+
+SMALLEST = 500_000
+"""Ratings of a partition, of data that would fill fewer than `MIN_PARTITIONS`."""
 
 Duplicates = Literal["error", "last", "mean"]
 
@@ -140,8 +144,20 @@ def deal(
     lengths = np.zeros(len(users), np.int64)
     for own, counts, _ in blocks:
         lengths[vocabulary.codes(users, own)] += counts
-    n = choose_partitions(len(users), int(lengths.sum()), n_partitions)
+    n = n_partitions_for(len(users), int(lengths.sum()), n_partitions)
     return Deal(users, items, cut([lengths], n)[0])
+
+
+def n_partitions_for(n_users: int, n_ratings: int, requested: int | None) -> int:
+    """Return the number of partitions, never more than users.
+
+    Blocks of items are as many as partitions, so that a pass has the square of that in tasks: of
+    few ratings there are fewer partitions than `choose_partitions` makes of other data.
+    """
+    if requested is None and n_users:
+        by_size = -(-n_ratings // NNZ_PER_PARTITION)
+        requested = max(1, by_size, min(MIN_PARTITIONS, n_ratings // SMALLEST))
+    return choose_partitions(n_users, n_ratings, requested)
 
 
 def shares(block: Triples, how: Deal) -> list[Share]:
@@ -152,7 +168,7 @@ def shares(block: Triples, how: Deal) -> list[Share]:
     order = np.argsort(owner, kind="stable")
     edges = np.searchsorted(owner[order], np.arange(len(how.bounds)))
     found = []
-    for p, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for p, (start, stop) in enumerate(itertools.pairwise(edges)):
         own = order[start:stop]
         times = None if block.times is None else block.times[own]
         found.append(Share(users[own] - how.bounds[p], items[own], block.ratings[own], times))
@@ -207,6 +223,6 @@ def of_matrix(X: Any, n_partitions: int | None) -> tuple[Triples, Deal]:
     rows, columns = coo.coords
     frame = pd.DataFrame({"user": rows, "item": columns, "rating": coo.data})
     lengths = np.bincount(rows, minlength=coo.shape[0])
-    n = choose_partitions(coo.shape[0], len(rows), n_partitions)
+    n = n_partitions_for(coo.shape[0], len(rows), n_partitions)
     ids = (vocabulary.numbers(m) for m in coo.shape)
     return check(frame, Names(), ""), Deal(*ids, cut([lengths], n)[0])

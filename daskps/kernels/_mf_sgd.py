@@ -113,7 +113,7 @@ def sgd(width: int, biases: bool, responses: bool) -> Any:
             g, h = _move(p, q, np.uint64(0), first, e, step_p, step_q, l2)
             u[FIRST_SUM] += g * of_first
             i[FIRST_SUM] += h * of_first
-            if all_factors and K > first:
+            if all_factors and first < K:
                 step_p, step_q = eta / np.sqrt(u[REST_SUM]), eta / np.sqrt(i[REST_SUM])
                 g, h = _move(p, q, first, K, e, step_p, step_q, l2)
                 u[REST_SUM] += g * of_rest

@@ -13,13 +13,14 @@ so that a row's penalty grows with its ratings (Zhou et al. 2008).
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.kernels import _mf_order, _mf_sgd
+from daskps.kernels import _mf_als, _mf_order, _mf_sgd
 from daskps.kernels._mf_sgd import BIAS, LANES, N_SIDE
 
 F32 = NDArray[np.float32]
@@ -85,7 +86,7 @@ def blocks(
     _mf_order.by_block(*frozen, np.uint32(n_blocks), bounds, users, source)
     ratings = np.empty(len(columns), np.float32)
     found = []
-    for b, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for b, (start, stop) in enumerate(itertools.pairwise(bounds)):
         own, where = users[start:stop], source[start:stop]
         _mf_order.shuffle_tiles(own, where, np.uint64((seed * n_blocks + b) % 2**63))
         scale = (np.float32(center), np.float32(unit))
@@ -139,6 +140,104 @@ def sgd(
     unused = np.empty((0, 2), np.float32) if response is None else response
     how = (rule.n_factors, all_factors, *map(np.float32, (rule.eta, rule.l2, rule.bias_l2)))
     return float(loop(*arrays, P, Q, side_P, side_Q, unused, *how))
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """A partition's ratings, to solve for its users, and tile by tile for what its items need."""
+
+    indptr: NDArray[np.int64]
+    """Where each user starts in `items`, shape (n_users + 1,)."""
+    items: NDArray[np.uint32]
+    """Positions of items, shape (n,)."""
+    order: NDArray[np.int64]
+    """The same entries by tile of users and, in it, by item, shape (n,)."""
+    rows: NDArray[np.uint32]
+    """The user of each entry in that order, shape (n,)."""
+    columns: NDArray[np.uint32]
+    """Its item, shape (n,)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        arrays = (self.indptr, self.items, self.order, self.rows, self.columns)
+        return sum(a.nbytes for a in arrays)
+
+
+def entries(indptr: NDArray[np.int64], items: NDArray[np.uint32], width: int) -> Entries:
+    """Return the ratings of CSR rows in both orders; rows of `width` numbers are to be visited."""
+    rows = np.repeat(np.arange(len(indptr) - 1, dtype=np.uint32), np.diff(indptr))
+    tile = max(1, TILE_BYTES // (4 * width))
+    order = np.lexsort((items, rows // np.uint32(tile)))
+    return Entries(indptr, items, order, rows[order], items[order])
+
+
+TILE_BYTES = 2**19
+"""Of the users of a tile: the second cache holds them while items go by."""
+
+
+def solve_users(
+    of: Entries, weights: F32 | None, targets: F32, Y: F32, gram: F32 | None, l2: float,
+    steps: int, X: F32,
+) -> None:  # fmt: skip
+    """Solve for each user by conjugate gradients that start from its row of `X`.
+
+    Parameters
+    ----------
+    of
+        Ratings.
+    weights
+        Of products, (n,), beside the Gram matrix; None for ratings, which all weigh 1.
+    targets
+        Shape (n,).
+    Y
+        Rows of items, (m, width), width as of `padded`.
+    gram
+        Gram matrix of all items with implicit feedback, (width, width), else None.
+    l2
+        Penalty; of ratings once for each.
+    steps
+        Steps of conjugate gradients.
+    X
+        Rows of users, (n_users, width), changed in place.
+
+    References
+    ----------
+    Hu, Koren and Volinsky (2008), "Collaborative Filtering for Implicit Feedback Datasets",
+    equation 4. Takács, Pilászy and Tikk (2011), "Applications of the Conjugate Gradient Method for
+    Implicit Feedback Collaborative Filtering".
+    """
+    implicit = gram is not None
+    loop = _mf_als.users(X.shape[1], implicit)
+    longest = int(np.diff(of.indptr).max(initial=0))
+    w = _frozen(targets if weights is None else weights)
+    G = np.zeros((0, 0), np.float32) if gram is None else gram
+    arrays = (_frozen(of.indptr), _frozen(of.items), w, _frozen(targets), _frozen(Y), _frozen(G))
+    loop(*arrays, np.float32(l2), steps, longest, X)
+
+
+def item_sums(
+    of: Entries, weights: F32 | None, targets: F32 | None, X: F32, V: F32, out: F32
+) -> None:
+    """Add to each item, over its ratings here, ``(t - c <x, v>) x``, or ``c <x, v> x``.
+
+    Parameters
+    ----------
+    of
+        Ratings.
+    weights
+        c, (n,), in the order of `Entries.rows`; None for 1.
+    targets
+        t, (n,), in the same order; None for products alone.
+    X, V
+        Rows of users and items, (m, width).
+    out
+        Like `V`, changed in place.
+    """
+    loop = _mf_als.items(X.shape[1], weights is not None, targets is not None)
+    none = np.empty(0, np.float32)
+    both = [_frozen(none if a is None else a) for a in (weights, targets)]
+    loop(_frozen(of.rows), _frozen(of.columns), *both, _frozen(X), _frozen(V), out)
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

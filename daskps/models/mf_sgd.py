@@ -96,6 +96,11 @@ class SGDFactors:
     seed: int
 
     @property
+    def n_clocks(self) -> int:
+        """Clocks of a pass."""
+        return self.n_blocks
+
+    @property
     def keeps(self) -> tuple[str, ...]:
         """Names of what partitions keep."""
         return USERS, BESIDE
@@ -161,6 +166,18 @@ class SGDFactors:
         server.keep({USERS: P, BESIDE: beside})
         server.push(data.keysets, self._deltas(pulled, Q, side, response), samples=n)
         return {"loss": squares / 2 * self.unit**2, "samples": float(n)}
+
+    def user_rows(self, state: Arrays) -> tuple[F32, F32]:
+        """Return factors and biases of users in the unit of the ratings."""
+        root = np.float32(math.sqrt(self.unit))
+        bias = state[BESIDE][:, mf.BIAS] * np.float32(self.unit)
+        return state[USERS][:, : self.n_factors] * root, bias
+
+    def item_rows(self, values: Mapping[str, NDArray[Any]]) -> tuple[F32, F32]:
+        """Return factors and biases of items in the unit of the ratings."""
+        bias = values[ITEM_BIAS][:, 0] if self.biases else np.zeros(self.n_items, np.float32)
+        root = np.float32(math.sqrt(self.unit))
+        return values[ITEMS] * root, bias * np.float32(self.unit)
 
     def evaluate(self, data: BlockData, server: StepServer) -> Mapping[str, float]:
         """Refuse: what is known of users is with the partitions of the training data alone."""

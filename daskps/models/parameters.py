@@ -115,6 +115,7 @@ def check_parameters(estimator: Any) -> None:
     solvers: tuple[str, ...] = getattr(estimator, "_solvers", ())
     if solvers:
         own["solver"] = (_one_of(*solvers), " or ".join(map(repr, solvers)))
+    own |= getattr(estimator, "_checks", {})
     for name, (good, expected) in {**_CHECKS, **own}.items():
         value = getattr(estimator, name, None)
         if hasattr(estimator, name) and not good(value):

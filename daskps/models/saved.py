@@ -46,6 +46,8 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Features of the training data; None in version 1: as many as there are weights."""
     hashing: Hashing | None = None
     """How their column ids were hashed."""
+    own: dict[str, Any] = {}
+    """What a class of estimators that stores its arrays itself must know to read them."""
 
 
 Arrays = Mapping[str, tuple[NDArray[Any], tuple[str, ...]]]
@@ -81,14 +83,38 @@ def save(
     _make_room(where, overwrite)
     group = zarr.open_group(where, mode="w", zarr_format=3)
     for name, (data, dims) in _stored(estimator, arrays).items():
-        _array(group, name, data, dims)
+        write_array(group, name, data, dims)
+    _finish(estimator, where, group, estimator.n_features_in_, estimator.hashing_)
+
+
+def save_own(estimator: Any, store: str | os.PathLike[str], *, overwrite: bool, **how: Any) -> None:
+    """Write a fitted estimator that stores its arrays itself, by ``_write(group, **how)``.
+
+    That returns what its ``_read(group, own)`` must know; see `save` for the parameters.
+    """
+    where = os.fspath(store)
+    _make_room(where, overwrite)
+    group = zarr.open_group(where, mode="w", zarr_format=3)
+    _finish(estimator, where, group, None, None, estimator._write(group, **how))
+
+
+def _finish(
+    estimator: Any,
+    where: str,
+    group: zarr.Group,
+    n_features: int | None,
+    hashing: Hashing | None,
+    own: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the history, then the manifest, which makes the model exist."""
     estimator.history_.to_zarr(where, group="history", mode="a", consolidated=False)
     manifest = ModelManifest(
         kind=type(estimator).__name__,
         parameters=_plain(estimator.get_params()),
         fitted={n: getattr(estimator, n) for n in (*_FITTED, *getattr(estimator, "_saved", ()))},
-        n_features=estimator.n_features_in_,
-        hashing=estimator.hashing_,
+        n_features=n_features,
+        hashing=hashing,
+        own=dict(own or {}),
     )
     with warnings.catch_warnings():
         # consolidated metadata is not in the v3 specification yet; xarray warns without it
@@ -134,7 +160,8 @@ def _make_room(where: str, overwrite: bool) -> None:
         raise FileExistsError(f"{where!r} exists; pass overwrite=True or name another place.")
 
 
-def _array(group: zarr.Group, name: str, data: Any, dims: tuple[str, ...]) -> None:
+def write_array(group: zarr.Group, name: str, data: Any, dims: tuple[str, ...]) -> None:
+    """Write an array with named dimensions and checksums."""
     chunks = tuple(min(n, 2**20) or 1 for n in data.shape)
     kinds = {"U": "str", "O": "str"}
     array = group.create_array(
@@ -197,8 +224,11 @@ def load(store: str | os.PathLike[str]) -> Any:
     if isinstance(parameters.get("class_weight"), list):
         parameters["class_weight"] = dict(parameters["class_weight"])
     model = _KINDS[manifest.kind](**parameters)
-    _set_arrays(model, group, manifest.n_features)
-    model.hashing_ = manifest.hashing
+    if hasattr(model, "_read"):
+        model._read(group, manifest.own)
+    else:
+        _set_arrays(model, group, manifest.n_features)
+        model.hashing_ = manifest.hashing
     for name, value in manifest.fitted.items():
         setattr(model, name, value)
     model.history_ = xr.open_zarr(where, group="history", consolidated=False).load()

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.server import _quasi_newton, topics
+from daskps.server import _least_squares, _quasi_newton, topics
 from daskps.server.slot import TableSlot
 
 Partial = float | NDArray[np.float64]
@@ -150,6 +150,50 @@ def _topic_counts(tables: Tables, T: float, **params: Any) -> Partial:
     return topics.measure(tables, **params)
 
 
+def _gram(tables: Tables, T: float, *, table: str, columns: int) -> Partial:
+    """Return the sum of outer products of the rows of `table`, of their first `columns`."""
+    if table not in tables:
+        return np.zeros((columns, columns))
+    return np.asarray(_least_squares.gram(tables[table].rows[:, 0, :columns]))
+
+
+def _fetch(tables: Tables, T: float, *, table: str, width: int) -> Partial:
+    """Return the one row of `table`, (width,)."""
+    if table not in tables or not len(tables[table].rows):
+        return np.zeros(width)
+    return np.asarray(tables[table].rows[0, 0], np.float64)
+
+
+def _put(tables: Tables, T: float, *, table: str, row: NDArray[np.float64]) -> Partial:
+    """Set the one row of `table`; return the rows that were set."""
+    if table not in tables or not len(tables[table].rows):
+        return 0.0
+    tables[table].writable()[0, 0] = row
+    return 1.0
+
+
+class Systems(msgspec.Struct, frozen=True):
+    """Tables of the systems that conjugate gradients solve; see `daskps.server._least_squares`."""
+
+    solution: str
+    pushed: str
+    residual: str
+    direction: str
+    l2: float
+
+
+def _cg(
+    tables: Tables, T: float, *, of: Systems, common: NDArray[np.float64], begin: bool
+) -> Partial:
+    """Begin to solve, or take a step, for each row; return the rows."""
+    if of.solution not in tables:
+        return 0.0
+    y, r, p = (tables[t].writable()[:, 0] for t in (of.solution, of.residual, of.direction))
+    act = _least_squares.begin if begin else _least_squares.move
+    act(y, tables[of.pushed].rows[:, 0], common, of.l2, r, p)
+    return float(len(y))
+
+
 FUNCTIONS: dict[str, ServerFunction] = {
     "norm1": ServerFunction(_norm1, sum),
     "norm2": ServerFunction(_norm2_squared, lambda parts: float(np.sqrt(sum(parts)))),
@@ -157,6 +201,10 @@ FUNCTIONS: dict[str, ServerFunction] = {
     "count_nonzero": ServerFunction(_count_nonzero, sum),
     "axpy": ServerFunction(_axpy, sum),
     "fill": ServerFunction(_fill, sum),
+    "gram": ServerFunction(_gram, sum),
+    "fetch": ServerFunction(_fetch, sum),
+    "put": ServerFunction(_put, sum),
+    "cg": ServerFunction(_cg, sum),
     "lbfgs_measure": ServerFunction(_lbfgs_measure, sum),
     "lbfgs_move": ServerFunction(_lbfgs_move, sum),
     "topic_counts": ServerFunction(_topic_counts, sum),

@@ -1,0 +1,449 @@
+"""Matrix factorisation: parameters, the course of `fit`, saving.
+
+Tables and steps are in `mf_sgd` and `mf_als`, what the fitted model is asked in `recommender`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import xarray as xr
+import zarr
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import ConvergenceWarning
+
+from daskps.cluster import current_client
+from daskps.data import Dataset
+from daskps.data.ratings import Ratings
+from daskps.data.read_ratings import as_ratings
+from daskps.models import mf_saved, ranking, saved
+from daskps.models.factored import Factored, Unknown
+from daskps.models.mf_als import ALSFactors
+from daskps.models.mf_sgd import SGDFactors
+from daskps.models.mf_summary import Summary, check_ratings, summary
+from daskps.models.mf_users import UserRows, fold_in, renumbered
+from daskps.models.parameters import _one_of, _optional, _real, _whole, absolute, check_parameters
+from daskps.models.recommender import Recommender, SeenBy
+from daskps.monitor.progress import ClockCallback, progress_listeners
+from daskps.run.launch import Outcome, RunOptions, run_training
+
+_POSITIVE = _real(0, math.inf, open_low=True)
+
+
+@saved.kind
+class MatrixFactorization(Recommender, BaseEstimator):
+    """Recommendations from ratings, or from what users did, by factors of users and items.
+
+    With ``loss="squared"`` a rating r of user u and item i is modelled by
+    ``s = mean + b_u + b_i + <p_u, q_i>``, and ::
+
+        sum over ratings of (r - s)^2 + reg (|p_u|^2 + |q_i|^2 + b_u^2 + b_i^2)
+
+    is minimised: the penalty of a row grows with its ratings. With ``loss="implicit"`` a rating is
+    a count of events, and over all pairs, also those that never met, ::
+
+        sum c (a - <p_u, q_i>)^2 + reg (|P|^2 + |Q|^2),   c = 1 + confidence r
+
+    is, with a = 1 where r > 0 and 0 elsewhere.
+
+    Trains on the current `distributed.Client` if there is one, else with threads in this process.
+    Factors of users stay with the partitions of the ratings; workers pull those of items only.
+
+    Parameters
+    ----------
+    n_factors
+        Numbers that make up a user or an item.
+    loss
+        ``"squared"`` for ratings, ``"implicit"`` for counts >= 0.
+    solver
+        ``"sgd"``: stochastic gradient descent with a rate for each row, squared loss only;
+        ``"als"``: alternating least squares, each half by conjugate gradients. None takes the one
+        that suits the loss.
+    biases
+        Whether users and items have biases; None means with squared loss, the only one that can.
+    reg
+        Penalty, >= 0, see above.
+    confidence
+        How much more an event counts than its absence, > 0; implicit loss only.
+    learning_rate
+        Step size of ``"sgd"``; it falls to a tenth, linearly, over `max_iter` passes. A row's
+        steps are it over the root of the sum of the row's squared gradients.
+    max_iter
+        Passes over the ratings.
+    tol
+        Stop when the loss of `n_iter_no_change` passes in a row was not better than the best before
+        by `tol`; None never stops early. The loss is half the mean squared error (of ``"sgd"``
+        each rating's before it was learnt from), with implicit loss the objective by ratings.
+    n_iter_no_change
+        See `tol`.
+    cg_steps
+        Conjugate gradient steps of a half of ``"als"``.
+    init_scale
+        Standard deviation of an initial product of a user and an item, > 0, where that of the
+        ratings is 1.
+    consistency
+        ``"bsp"``: items are cut into as many blocks as there are partitions, which visit them in
+        rotation: no two tasks hold an item, the result depends on data, seed and partitions only,
+        to the bit. ``"ssp"``, ``"asp"``: blocks may meet, and what is pushed is merged on arrival;
+        ``"sgd"`` only.
+    staleness
+        Bound for ``"ssp"``, >= 1.
+    duplicates
+        What to do with several ratings of one pair: ``"error"``, ``"last"`` or ``"mean"``.
+    random_state
+        Seed of initial factors and of the order of visits.
+    checkpoint, checkpoint_every, keep, n_shards, progress
+        As in `LogisticRegression`.
+
+    Attributes
+    ----------
+    user_factors_, item_factors_, user_bias_, item_bias_
+        `xarray.DataArray` with ids as coordinates, in the unit of the ratings. Users and items
+        without ratings have zeros.
+    mean_
+        Mean rating; 0 with implicit loss.
+    history_
+        `xarray.Dataset` over ``clock``: loss, samples, seconds, bytes, staleness.
+    n_iter_
+        Passes that were finished.
+    stop_reason_
+        ``"max_iter"``, ``"tol"`` or ``"interrupted"``.
+
+    References
+    ----------
+    Gemulla et al. (2011), "Large-Scale Matrix Factorization with Distributed Stochastic Gradient
+    Descent". Chin et al. (2015), "A Learning-rate Schedule for Stochastic Gradient Methods to
+    Matrix Factorization". Hu, Koren and Volinsky (2008), "Collaborative Filtering for Implicit
+    Feedback Datasets". Takács, Pilászy and Tikk (2011), "Applications of the Conjugate Gradient
+    Method for Implicit Feedback Collaborative Filtering".
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rows = [
+    ...     ("ann", "tea", 5.0),
+    ...     ("ann", "cake", 4.0),
+    ...     ("bob", "tea", 1.0),
+    ...     ("bob", "beer", 5.0),
+    ... ]
+    >>> ratings = pd.DataFrame(rows, columns=["user", "item", "rating"])
+    >>> model = MatrixFactorization(2, max_iter=5).fit(ratings)
+    >>> model.recommend("ann", k=2).item.tolist()
+    ['gin']
+    """
+
+    _losses: ClassVar[tuple[str, ...]] = ("squared", "implicit")
+    _checks: ClassVar[dict[str, Any]] = {
+        "solver": (_optional(_one_of("sgd", "als")), "'sgd', 'als' or None"),
+        "biases": (lambda x: x is None or isinstance(x, (bool, np.bool_)), "True, False or None"),
+        "reg": (_real(0, math.inf), "a finite number >= 0"),
+        "confidence": (_POSITIVE, "a finite number > 0"),
+        "learning_rate": (_POSITIVE, "a finite number > 0"),
+        "cg_steps": (_whole(1), "an integer >= 1"),
+        "duplicates": (_one_of("error", "last", "mean"), "'error', 'last' or 'mean'"),
+    }
+
+    history_: xr.Dataset
+    n_iter_: int
+    stop_reason_: str
+
+    def __init__(
+        self,
+        n_factors: int = 32,
+        *,
+        loss: Literal["squared", "implicit"] = "squared",
+        solver: Literal["sgd", "als"] | None = None,
+        biases: bool | None = None,
+        reg: float = 0.05,
+        confidence: float = 1.0,
+        learning_rate: float = 0.1,
+        max_iter: int = 20,
+        tol: float | None = None,
+        n_iter_no_change: int = 3,
+        cg_steps: int = 3,
+        init_scale: float = 0.01,
+        consistency: Literal["bsp", "ssp", "asp"] = "bsp",
+        staleness: int = 2,
+        duplicates: Literal["error", "last", "mean"] = "error",
+        random_state: int | None = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str | None = None,
+        keep: int = 2,
+        n_shards: int | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self.n_factors = n_factors
+        self.loss = loss
+        self.solver = solver
+        self.biases = biases
+        self.reg = reg
+        self.confidence = confidence
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.cg_steps = cg_steps
+        self.init_scale = init_scale
+        self.consistency = consistency
+        self.staleness = staleness
+        self.duplicates = duplicates
+        self.random_state = random_state
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
+        self.keep = keep
+        self.n_shards = n_shards
+        self.progress = progress
+
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        resume: bool = False,
+        callback: ClockCallback | None = None,
+    ) -> Self:
+        """Train on ratings.
+
+        Parameters
+        ----------
+        X
+            `Ratings`; a DataFrame of pandas or Dask, or files, with the columns user, item and
+            rating (`read_ratings` takes others); or a matrix, shape (n_users, n_items), whose
+            stored entries are ratings: scipy.sparse, pydata/sparse, numpy or dask arrays, xarray,
+            a `Dataset`, or the path of one.
+        y
+            Not used; there for scikit-learn's sake.
+        resume
+            Whether to go on from the newest usable cut in `checkpoint`, on any number of workers.
+        callback
+            Called in this thread with the number of clocks that all partitions have finished, and
+            the mean training loss of the last one. What it raises ends training.
+
+        Raises
+        ------
+        DataError
+            If ratings cannot be used; before any training.
+        Diverged
+            If steps were too long.
+        CheckpointError
+            If `checkpoint` holds cuts of another run.
+        """
+        check_parameters(self)
+        self._check_together()
+        ratings = as_ratings(X, duplicates=self.duplicates)
+        found = summary(ratings.dataset)
+        check_ratings(found, implicit=self.loss == "implicit")
+        model = self._to_train(ratings.dataset, found)
+        users = UserRows(ratings.dataset, self.n_factors, model.user_rows)
+        outcome = run_training(
+            model,
+            ratings.dataset,
+            self._options(model.n_clocks, resume, callback),
+            collect=users.take,
+            client=current_client(),
+        )
+        self._take(ratings, found, model, users, outcome)
+        if self.stop_reason_ == "interrupted":
+            done = f"training was interrupted after {self.n_iter_} of {self.max_iter} passes"
+            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=2)
+        return self
+
+    # -- training ----------------------------------------------------------------------------
+
+    @property
+    def _solver(self) -> str:
+        return self.solver or ("als" if self.loss == "implicit" else "sgd")
+
+    def _check_together(self) -> None:
+        """Refuse parameters that contradict each other, or would not be looked at."""
+        name = f"{type(self).__name__}(loss={self.loss!r}"
+        if self.loss == "implicit" and self._solver == "sgd":
+            raise ValueError(f"{name}, solver='sgd'); expected solver='als', which sees all pairs.")
+        if self.loss == "implicit" and self.biases:
+            raise ValueError(f"{name}, biases=True); expected biases=False or None.")
+        if self._solver == "als" and self.consistency != "bsp":
+            raise ValueError(
+                f"{name}, solver='als', consistency={self.consistency!r}); expected "
+                "consistency='bsp': each half needs all of the other one."
+            )
+
+    def _to_train(self, dataset: Dataset, found: Summary) -> SGDFactors | ALSFactors:
+        seed = int(np.random.SeedSequence(self.random_state).generate_state(1)[0])
+        biases = self.loss == "squared" if self.biases is None else bool(self.biases)
+        if self._solver == "als":
+            implicit = self.loss == "implicit"
+            return ALSFactors(
+                n_items=dataset.n_features,
+                n_factors=self.n_factors,
+                biases=biases,
+                implicit=implicit,
+                reg=float(self.reg),
+                confidence=float(self.confidence),
+                center=0.0 if implicit else found.mean,
+                cg_steps=self.cg_steps,
+                init_scale=float(self.init_scale),
+                seed=seed,
+                tol=self.tol,
+                patience=self.n_iter_no_change,
+            )
+        return SGDFactors(
+            n_items=dataset.n_features,
+            n_factors=self.n_factors,
+            biases=biases,
+            eta=float(self.learning_rate),
+            reg=float(self.reg),
+            center=found.mean,
+            unit=found.unit,
+            n_passes=self.max_iter,
+            n_blocks=dataset.n_partitions,
+            discount=self.consistency != "bsp",
+            init_scale=float(self.init_scale),
+            seed=seed,
+        )
+
+    def _options(self, clocks: int, resume: bool, callback: ClockCallback | None) -> RunOptions:
+        return RunOptions(
+            consistency=self.consistency,
+            staleness=self.staleness,
+            max_iter=self.max_iter,
+            clocks_per_pass=clocks,
+            tol=self.tol,
+            n_iter_no_change=self.n_iter_no_change,
+            checkpoint=absolute(self.checkpoint),
+            checkpoint_every=self.checkpoint_every,
+            keep=self.keep,
+            n_shards=self.n_shards,
+            resume=resume,
+            listeners=progress_listeners(self.progress, callback),
+        )
+
+    def _take(
+        self,
+        ratings: Ratings,
+        found: Summary,
+        model: SGDFactors | ALSFactors,
+        users: UserRows,
+        outcome: Outcome,
+    ) -> None:
+        Q, bias = model.item_rows({name: rows for name, (_, rows) in outcome.values.items()})
+        never = found.counts == 0
+        Q[never], bias[never] = 0, 0
+        ids = {"users": ratings.users, "items": ratings.items}
+        biases = {"user_bias": users.bias, "item_bias": bias}
+        self._factored = Factored(
+            P=users.P, Q=Q, center=model.center, counts=found.counts, **ids, **biases
+        )
+        self._ratings = ratings
+        self.history_ = outcome.ledger.to_xarray()
+        self.n_iter_ = outcome.clock // model.n_clocks
+        self.stop_reason_ = outcome.reason
+
+    # -- use ---------------------------------------------------------------------------------
+
+    def fold_in(self, ratings: Any) -> Self:
+        """Return a model of new users, solved for from their ratings; items stay as they are.
+
+        Parameters
+        ----------
+        ratings
+            As in `fit`, of items that the model knows. Matrices have the columns of the training
+            data.
+
+        Returns
+        -------
+        model
+            Answers for these users alone, and leaves out what they have rated.
+
+        Raises
+        ------
+        DataError
+            If an item is unknown.
+        """
+        model, new = self._model(), as_ratings(ratings, duplicates=self.duplicates)
+        items = model.numbers(new.items, "item", "raise")
+        confidence = float(self.confidence) if self.loss == "implicit" else None
+        other = clone(self)
+        for name in ("history_", "n_iter_", "stop_reason_"):
+            setattr(other, name, getattr(self, name))
+        other._factored = fold_in(model, new, items, float(self.reg), confidence)
+        other._ratings = renumbered(new, items, len(model.items))
+        return other
+
+    def rmse(self, test: Any, *, unknown: Unknown = "raise") -> float:
+        """Return the root of the mean squared error over held-out ratings.
+
+        Parameters
+        ----------
+        test
+            As in `fit`.
+        unknown
+            What to do with ratings of unknown users or items; see `predict`. ``"drop"`` leaves
+            them out.
+        """
+        return ranking.rmse(self._model(), as_ratings(test, duplicates=self.duplicates), unknown)
+
+    def ranking(
+        self,
+        test: Any,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        relevant: float | None = None,
+    ) -> xr.Dataset:
+        """Return precision, recall and NDCG of lists of `k` items against held-out ratings.
+
+        Parameters
+        ----------
+        test
+            As in `fit`; users and items that the model does not know do not count.
+        k
+            Length of a list.
+        exclude_seen
+            Whether lists leave out what users rated in the training data.
+        relevant
+            Rating from which on an item is relevant; None takes all that were rated.
+
+        Returns
+        -------
+        found
+            ``precision``, ``recall`` and ``ndcg``, means over the users with relevant items, whose
+            number is the attribute ``users``.
+        """
+        seen = SeenBy(self._seen()) if exclude_seen else None
+        held_out = as_ratings(test, duplicates=self.duplicates)
+        return ranking.ranking(self._model(), held_out, seen, int(k), relevant)
+
+    def save(
+        self, store: str | os.PathLike[str], *, overwrite: bool = False, seen: bool = True
+    ) -> None:
+        """Write the model to a Zarr group, which `daskps.load` and `xarray.open_zarr` open.
+
+        Parameters
+        ----------
+        store
+            A path or URL.
+        overwrite
+            Whether a Zarr group that is there may be replaced.
+        seen
+            Whether to write what users rated, which lists leave out.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something at `store` and `overwrite` is not given.
+        DataTypeError
+            If ids have no plain form.
+        """
+        self._model()
+        saved.save_own(self, store, overwrite=overwrite, seen=seen)
+
+    def _write(self, group: zarr.Group, *, seen: bool) -> Mapping[str, Any]:
+        return mf_saved.write(group, self._factored, self._ratings if seen else None)
+
+    def _read(self, group: zarr.Group, own: dict[str, Any]) -> None:
+        self._factored, self._ratings = mf_saved.read(group, own)

@@ -1,0 +1,61 @@
+"""Saved factorisations: factors, biases, ids, and what users have rated, in one Zarr group.
+
+The rest of a saved model, its manifest and its history, is as in `saved`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from daskps.data import Dataset, Partition, vocabulary
+from daskps.data.format import Manifest
+from daskps.data.ratings import Ratings
+from daskps.data.sources import MemorySource
+from daskps.models.factored import Factored
+from daskps.models.saved import write_array
+
+_FACTORED = {
+    "user_factors": ("P", ("user", "factor")),
+    "item_factors": ("Q", ("item", "factor")),
+    "user_bias": ("user_bias", ("user",)),
+    "item_bias": ("item_bias", ("item",)),
+    "item_count": ("counts", ("item",)),
+}
+
+
+def write(group: zarr.Group, model: Factored, ratings: Ratings | None) -> dict[str, Any]:
+    """Write a model's arrays; return what must be known to read them."""
+    for name, (field, dims) in _FACTORED.items():
+        write_array(group, name, getattr(model, field), dims)
+    about: dict[str, Any] = {"mean": model.center, "seen": ratings is not None}
+    about["users"] = vocabulary.write(group, "user", model.users, "user")
+    about["items"] = vocabulary.write(group, "item", model.items, "item")
+    if ratings is not None:
+        parts = [ratings.dataset.partition(p) for p in range(ratings.dataset.n_partitions)]
+        lengths = np.concatenate([np.diff(part.indptr) for part in parts])
+        indptr = np.concatenate(([0], np.cumsum(lengths)))
+        write_array(group, "seen_indptr", indptr, ("seen_edge",))
+        write_array(group, "seen_item", np.concatenate([p.indices for p in parts]), ("seen",))
+    return about
+
+
+def read(group: zarr.Group, about: dict[str, Any]) -> tuple[Factored, Ratings | None]:
+    """Return what `write` wrote."""
+    arrays = {field: _all(group, name) for name, (field, _) in _FACTORED.items()}
+    users = vocabulary.read(group, "user", about["users"])
+    items = vocabulary.read(group, "item", about["items"])
+    model = Factored(users=users, items=items, center=about["mean"], **arrays)
+    if not about["seen"]:
+        return model, None
+    indptr, columns = _all(group, "seen_indptr"), _all(group, "seen_item")
+    part = Partition(indptr, columns, None, None, None, len(items))
+    manifest = Manifest(n_partitions=1, n_rows=len(users), nnz=len(columns), n_features=len(items))
+    return model, Ratings(Dataset(manifest, MemorySource([part], None)), users, items)
+
+
+def _all(group: zarr.Group, name: str) -> NDArray[Any]:
+    return np.asarray(group[name][...])  # type: ignore[index]

@@ -1,0 +1,129 @@
+"""Rows of users, as they come from partitions after a run; and of new users, solved for alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from daskps.data import Dataset, from_arrays
+from daskps.data.ratings import Ratings, first_users, numbered
+from daskps.models.factored import Factored
+from daskps.server.messages import Arrays
+
+F32 = NDArray[np.float32]
+Rows = Callable[[Arrays], tuple[F32, F32]]
+"""From what a partition keeps to factors, (n, k), and biases, (n,), in the unit of the ratings."""
+
+
+class UserRows:
+    """Collects the rows of all users.
+
+    Parameters
+    ----------
+    dataset
+        Ratings.
+    n_factors
+        Numbers of a user.
+    rows
+        What a partition's state means.
+    """
+
+    def __init__(self, dataset: Dataset, n_factors: int, rows: Rows) -> None:
+        self._dataset = dataset
+        self._rows = rows
+        self._first = first_users(dataset)
+        self.P = np.zeros((int(self._first[-1]), n_factors), np.float32)
+        self.bias = np.zeros(len(self.P), np.float32)
+
+    def take(self, partition: int, state: Arrays) -> None:
+        """Take the rows of one partition; users without ratings stay at zero."""
+        if not state:  # a run of no clocks
+            return
+        own = slice(self._first[partition], self._first[partition + 1])
+        self.P[own], self.bias[own] = self._rows(state)
+        part = self._dataset.partition(partition)
+        empty = np.flatnonzero(np.diff(part.indptr) == 0) + self._first[partition]
+        self.P[empty] = self.bias[empty] = 0
+
+
+def fold_in(
+    model: Factored,
+    ratings: Ratings,
+    items: NDArray[np.int64],
+    reg: float,
+    confidence: float | None,
+) -> Factored:
+    """Return the same items for the users of `ratings`, each solved for exactly, in float64.
+
+    Parameters
+    ----------
+    model
+        Fitted.
+    ratings
+        Of new users.
+    items
+        Number of each column in the model, -1 for columns that do not count.
+    reg
+        Penalty, as in training.
+    confidence
+        With implicit feedback, else None.
+    """
+    biased = bool(model.item_bias.any() or model.user_bias.any())
+    Y = np.column_stack([model.Q, np.ones(len(model.Q))]) if biased else model.Q
+    Y = Y.astype(np.float64)
+    k = Y.shape[1]
+    gram = Y.T @ Y if confidence is not None else np.zeros((k, k))
+    first = first_users(ratings.dataset)
+    X = np.zeros((int(first[-1]), k))
+    for p in range(ratings.dataset.n_partitions):
+        part = ratings.dataset.partition(p)
+        columns = items[part.indices]
+        values = np.ones(part.nnz) if part.values is None else part.values.astype(np.float64)
+        for row in np.flatnonzero(np.diff(part.indptr)):
+            own = slice(part.indptr[row], part.indptr[row + 1])
+            known = columns[own] >= 0
+            i, r = columns[own][known], values[own][known]
+            if len(i):
+                X[first[p] + row] = _solved(Y[i], r, model, i, gram, reg, confidence)
+    bias = X[:, -1] if biased else np.zeros(len(X))
+    P = X[:, : model.Q.shape[1]].astype(np.float32)
+    return model.of_users(ratings.users, P, bias.astype(np.float32))
+
+
+def _solved(
+    Y: NDArray[np.float64],
+    r: NDArray[np.float64],
+    model: Factored,
+    i: NDArray[np.int64],
+    gram: NDArray[np.float64],
+    reg: float,
+    confidence: float | None,
+) -> Any:
+    """Return the row that minimises one user's part of the objective."""
+    eye = np.eye(Y.shape[1])
+    if confidence is not None:
+        c = confidence * r
+        A = gram + (Y.T * c) @ Y + reg * eye
+        return np.linalg.lstsq(A, Y.T @ np.where(r > 0, 1 + c, 0.0), rcond=None)[0]
+    A = Y.T @ Y + reg * len(r) * eye
+    target = r - model.center - model.item_bias[i]
+    return np.linalg.lstsq(A, Y.T @ target, rcond=None)[0]
+
+
+def renumbered(ratings: Ratings, items: NDArray[np.int64], n_items: int) -> Ratings:
+    """Return ratings whose columns are numbered as in a model; for what users have seen."""
+    source = ratings.dataset
+    parts = []
+    for p in range(source.n_partitions):
+        rows = source.partition(p).to_scipy().tocoo()
+        shape = (rows.shape[0], n_items)
+        parts.append(
+            scipy.sparse.coo_array(
+                (rows.data, (rows.coords[0], items[rows.coords[1]])), shape=shape
+            )
+        )
+    return numbered(from_arrays(scipy.sparse.vstack(parts, format="csr"), shuffle=False))
