@@ -135,7 +135,8 @@ class Ratings:
             raise DataError("split_by_time takes a fraction or a moment (when=), one of them.")
         if when is None:
             n = self.dataset.n_partitions
-            when = float(np.quantile(np.concatenate([times[i] for i in range(n)]), fraction))
+            every = np.concatenate([times[i] for i in range(n)])
+            when = float(np.quantile(every, float(fraction or 0)))
         return self._both(partial(_before, when=when))
 
     def _timed(self) -> Times:

@@ -97,7 +97,7 @@ def _blocks(source: Any, names: Names, sep: str | None, skip: int) -> tuple[list
     if isinstance(source, (str, os.PathLike)) or (
         isinstance(source, (list, tuple)) and all(isinstance(p, (str, os.PathLike)) for p in source)
     ):
-        return tabular.file_blocks(source, names, sep, skip)  # type: ignore[return-value]
+        return tabular.file_blocks(source, names, sep, skip)
     if isinstance(source, np.ndarray) and source.dtype.names:
         source = pd.DataFrame({name: source[name] for name in source.dtype.names})
     if isinstance(source, pd.DataFrame):

@@ -144,9 +144,8 @@ def _text(path: str, names: Names, separator: str | None, skip: int) -> tuple[Te
     if not _numeric(fields[2]):
         return Text(separator, tuple(fields), True, skip), names
     # no header: what stands where is a convention of all ratings files
-    own = (names.user, names.item, names.rating)
-    own += ("time" if names.time is None else names.time,)
-    columns = tuple(str(c) for c in own)[: len(fields)]
+    time = "time" if names.time is None else names.time
+    columns = (names.user, names.item, names.rating, time)[: len(fields)]
     columns += tuple(f"column {i}" for i in range(len(columns), len(fields)))
     return Text(separator, columns, False, skip), names
 

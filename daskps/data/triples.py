@@ -101,8 +101,8 @@ def check(frame: Any, names: Names, where: str) -> Triples:
             )
     ratings = _numbers(frame[names.rating], "rating", where)
     times = None if names.time is None else _times(frame[names.time], where)
-    ids = (vocabulary.of(frame[c]) for c in (names.user, names.item))
-    return Triples(*ids, ratings.astype(np.float32), times)
+    users, items = vocabulary.of(frame[names.user]), vocabulary.of(frame[names.item])
+    return Triples(users, items, ratings.astype(np.float32), times)
 
 
 def _numbers(column: Any, what: str, where: str) -> NDArray[np.float64]:
@@ -188,8 +188,8 @@ def build(
     n_rows = int(how.bounds[p + 1] - how.bounds[p])
     rows, columns = (np.concatenate([getattr(s, f) for s in parts]) for f in ("rows", "columns"))
     values = np.concatenate([s.ratings for s in parts])
-    times = [s.times for s in parts]
-    stamps = None if times[0] is None else np.concatenate(times)  # type: ignore[arg-type]
+    known = [s.times for s in parts if s.times is not None]
+    stamps = np.concatenate(known) if known else None
     # of those that stand for the same pair, the last in the order of time, or of the input
     order = np.lexsort((columns, rows) if stamps is None else (stamps, columns, rows))
     rows, columns, values = rows[order], columns[order], values[order]
@@ -224,5 +224,5 @@ def of_matrix(X: Any, n_partitions: int | None) -> tuple[Triples, Deal]:
     frame = pd.DataFrame({"user": rows, "item": columns, "rating": coo.data})
     lengths = np.bincount(rows, minlength=coo.shape[0])
     n = n_partitions_for(coo.shape[0], len(rows), n_partitions)
-    ids = (vocabulary.numbers(m) for m in coo.shape)
-    return check(frame, Names(), ""), Deal(*ids, cut([lengths], n)[0])
+    users, items = (vocabulary.numbers(m) for m in coo.shape)
+    return check(frame, Names(), ""), Deal(users, items, cut([lengths], n)[0])

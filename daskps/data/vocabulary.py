@@ -55,6 +55,8 @@ def union(parts: Sequence[Vocabulary], what: str) -> Vocabulary:
     joined = parts[0].append(list(parts[1:])) if len(parts) > 1 else parts[0]
     try:
         found = joined.unique()
+        if found.dtype == object:
+            set(found)  # pandas would take what has no hash
     except TypeError as error:
         raise DataTypeError(
             f"{what} ids cannot be told apart ({error}); expected hashable ones: numbers, strings, "

@@ -80,10 +80,10 @@ def blocks(
     seed
         Of the order of visits.
     """
-    frozen = [_frozen(a) for a in (indptr, columns)]
+    by_block: Any = _mf_order.by_block
     bounds = np.zeros(n_blocks + 1, np.int64)
     users, source = np.empty(len(columns), np.uint32), np.empty(len(columns), np.int64)
-    _mf_order.by_block(*frozen, np.uint32(n_blocks), bounds, users, source)
+    by_block(_frozen(indptr), _frozen(columns), np.uint32(n_blocks), bounds, users, source)
     ratings = np.empty(len(columns), np.float32)
     found = []
     for b, (start, stop) in enumerate(itertools.pairwise(bounds)):

@@ -367,7 +367,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         model, new = self._model(), as_ratings(ratings, duplicates=self.duplicates)
         items = model.numbers(new.items, "item", "raise")
         confidence = float(self.confidence) if self.loss == "implicit" else None
-        other = clone(self)
+        other: Self = clone(self)
         for name in ("history_", "n_iter_", "stop_reason_"):
             setattr(other, name, getattr(self, name))
         other._factored = fold_in(model, new, items, float(self.reg), confidence)

@@ -118,7 +118,7 @@ class SGDFactors:
     @property
     def _deviation(self) -> float:
         # the product of two such rows of k numbers has the variance k s^4
-        return math.sqrt(self.init_scale) / self.n_factors**0.25
+        return float(math.sqrt(self.init_scale) / self.n_factors**0.25)
 
     def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> BlockData:
         """Return all ratings of a partition as one block."""
