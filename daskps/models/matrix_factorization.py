@@ -14,21 +14,21 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import xarray as xr
 import zarr
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from daskps.cluster import current_client
 from daskps.data import Dataset
 from daskps.data.ratings import Ratings
 from daskps.data.read_ratings import as_ratings
-from daskps.models import mf_saved, ranking, saved
-from daskps.models.factored import Factored, Unknown
+from daskps.models import mf_saved, saved
+from daskps.models.factored import Factored
 from daskps.models.mf_als import ALSFactors
 from daskps.models.mf_sgd import SGDFactors
 from daskps.models.mf_summary import Summary, check_ratings, summary
-from daskps.models.mf_users import UserRows, fold_in, renumbered
+from daskps.models.mf_users import UserRows
 from daskps.models.parameters import _one_of, _optional, _real, _whole, absolute, check_parameters
-from daskps.models.recommender import Recommender, SeenBy
+from daskps.models.recommender import Recommender
 from daskps.monitor.progress import ClockCallback, progress_listeners
 from daskps.run.launch import Outcome, RunOptions, run_training
 
@@ -129,7 +129,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
     ...     ("ann", "tea", 5.0),
     ...     ("ann", "cake", 4.0),
     ...     ("bob", "tea", 1.0),
-    ...     ("bob", "beer", 5.0),
+    ...     ("bob", "gin", 5.0),
     ... ]
     >>> ratings = pd.DataFrame(rows, columns=["user", "item", "rating"])
     >>> model = MatrixFactorization(2, max_iter=5).fit(ratings)
@@ -343,80 +343,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         self.n_iter_ = outcome.clock // model.n_clocks
         self.stop_reason_ = outcome.reason
 
-    # -- use ---------------------------------------------------------------------------------
-
-    def fold_in(self, ratings: Any) -> Self:
-        """Return a model of new users, solved for from their ratings; items stay as they are.
-
-        Parameters
-        ----------
-        ratings
-            As in `fit`, of items that the model knows. Matrices have the columns of the training
-            data.
-
-        Returns
-        -------
-        model
-            Answers for these users alone, and leaves out what they have rated.
-
-        Raises
-        ------
-        DataError
-            If an item is unknown.
-        """
-        model, new = self._model(), as_ratings(ratings, duplicates=self.duplicates)
-        items = model.numbers(new.items, "item", "raise")
-        confidence = float(self.confidence) if self.loss == "implicit" else None
-        other: Self = clone(self)
-        for name in ("history_", "n_iter_", "stop_reason_"):
-            setattr(other, name, getattr(self, name))
-        other._factored = fold_in(model, new, items, float(self.reg), confidence)
-        other._ratings = renumbered(new, items, len(model.items))
-        return other
-
-    def rmse(self, test: Any, *, unknown: Unknown = "raise") -> float:
-        """Return the root of the mean squared error over held-out ratings.
-
-        Parameters
-        ----------
-        test
-            As in `fit`.
-        unknown
-            What to do with ratings of unknown users or items; see `predict`. ``"drop"`` leaves
-            them out.
-        """
-        return ranking.rmse(self._model(), as_ratings(test, duplicates=self.duplicates), unknown)
-
-    def ranking(
-        self,
-        test: Any,
-        k: int = 10,
-        *,
-        exclude_seen: bool = True,
-        relevant: float | None = None,
-    ) -> xr.Dataset:
-        """Return precision, recall and NDCG of lists of `k` items against held-out ratings.
-
-        Parameters
-        ----------
-        test
-            As in `fit`; users and items that the model does not know do not count.
-        k
-            Length of a list.
-        exclude_seen
-            Whether lists leave out what users rated in the training data.
-        relevant
-            Rating from which on an item is relevant; None takes all that were rated.
-
-        Returns
-        -------
-        found
-            ``precision``, ``recall`` and ``ndcg``, means over the users with relevant items, whose
-            number is the attribute ``users``.
-        """
-        seen = SeenBy(self._seen()) if exclude_seen else None
-        held_out = as_ratings(test, duplicates=self.duplicates)
-        return ranking.ranking(self._model(), held_out, seen, int(k), relevant)
+    # -- saving ------------------------------------------------------------------------------
 
     def save(
         self, store: str | os.PathLike[str], *, overwrite: bool = False, seen: bool = True

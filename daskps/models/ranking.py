@@ -13,7 +13,7 @@ from daskps.data import Partition
 from daskps.data.ratings import Ratings, first_users
 from daskps.errors import DataError
 from daskps.models.factored import Factored, Unknown
-from daskps.models.recommender import SeenBy
+from daskps.models.lists import SeenBy
 
 USERS = 2048
 """Users whose lists are measured at a time."""

@@ -1,101 +1,26 @@
-"""What a fitted factorisation is asked: predictions, lists, neighbours, new users.
+"""What a fitted factorisation is asked: predictions, lists, neighbours, new users, quality.
 
-Owns the containers of questions and answers. Scores and lists are made by `factored`, quality is
-measured by `ranking`.
+Owns the questions; lists are made by `lists`, scores by `factored`, quality is measured by
+`ranking`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-import dask
 import numpy as np
 import pandas as pd
-import scipy.sparse
 import xarray as xr
-from dask.sizeof import sizeof
 from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
 
-from daskps.cluster import current_client
-from daskps.data import Dataset, vocabulary
-from daskps.data.ratings import Ratings, first_users
+from daskps.data import Dataset, Ratings, as_ratings, vocabulary
 from daskps.errors import DataError
-from daskps.models.answers import LARGE
+from daskps.models import ranking
 from daskps.models.factored import Factored, Unknown
-
-COLUMNS = ("user", "item", "score", "rank")
-
-
-@dataclass(frozen=True, slots=True)
-class SeenBy:
-    """What the users of a dataset have rated."""
-
-    dataset: Dataset
-
-    def __call__(self, users: NDArray[np.int64]) -> Any:
-        """Return CSR rows, one for each of `users`, which are numbers."""
-        first = first_users(self.dataset)
-        owner = np.searchsorted(first, users, side="right") - 1
-        order, parts = np.argsort(owner, kind="stable"), []
-        for p in np.unique(owner):
-            rows = self.dataset.partition(int(p)).to_scipy()
-            parts.append(rows[users[owner == p] - first[p]])
-        back = np.empty(len(users), np.int64)
-        back[order] = np.arange(len(users))
-        return scipy.sparse.vstack(parts, format="csr")[back]
-
-
-@dataclass(frozen=True, slots=True)
-class ListMaker:
-    """How lists are made, once the users are known; it travels to workers."""
-
-    model: Factored
-    k: int
-    seen: SeenBy | None
-    among: NDArray[np.int64] | None
-    unknown: Unknown
-
-    def __sizeof__(self) -> int:
-        """Return the bytes held, so that Dask can account for them."""
-        return int(self.model.__sizeof__())
-
-    def __call__(self, ids: Any) -> pd.DataFrame:
-        """Return the lists of `ids`, one after the other."""
-        ids = vocabulary.of(ids)
-        numbers = self.model.numbers(ids, "user", self.unknown)
-        known = numbers >= 0
-        scores, which = self.model.lists(numbers[known], self.k, self.seen, self.among)
-        if self.unknown == "popular" and not known.all():
-            scores, which = self._with_popular(known, scores, which)
-            known = np.ones(len(ids), bool)
-        return framed(ids[known], self.model.items, scores, which, COLUMNS)
-
-    def _with_popular(
-        self, known: NDArray[np.bool_], scores: NDArray[Any], which: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        order = self.model.popular
-        if self.among is not None:
-            order = order[np.isin(order, self.among)]
-        order = order[: self.k]
-        all_scores = np.full((len(known), self.k), -np.inf)
-        all_which = np.full((len(known), self.k), -1, np.int64)
-        all_scores[known], all_which[known] = scores, which
-        all_which[~known, : len(order)] = order
-        all_scores[~known, : len(order)] = self.model.center + self.model.item_bias[order]
-        return all_scores, all_which
-
-
-def framed(
-    left: Any, right: Any, scores: NDArray[Any], which: NDArray[Any], columns: Sequence[str]
-) -> pd.DataFrame:
-    """Return lists, (n, k), as a table with a row for each entry; -1 is none."""
-    there = which >= 0
-    rank = np.broadcast_to(np.arange(1, which.shape[1] + 1), which.shape)[there]
-    one = left.take(np.repeat(np.arange(len(left)), there.sum(axis=1)))
-    data = (one, right.take(which[there]), scores[there], rank)
-    return pd.DataFrame(dict(zip(columns, data, strict=True)))
+from daskps.models.lists import ListMaker, SeenBy, framed, lazily
+from daskps.models.mf_users import fold_in, renumbered
 
 
 class Recommender:
@@ -106,6 +31,11 @@ class Recommender:
 
     _factored: Factored
     _ratings: Ratings | None = None
+
+    loss: str
+    reg: float
+    confidence: float
+    duplicates: Literal["error", "last", "mean"]
 
     @property
     def user_factors_(self) -> xr.DataArray:
@@ -214,7 +144,7 @@ class Recommender:
         if users is None:
             return make(model.users)
         if hasattr(users, "to_delayed") and hasattr(users, "dask"):
-            return _lazily(make, users)
+            return lazily(make, users)
         return make(_several(users))
 
     def similar_items(self, items: Any, k: int = 10) -> pd.DataFrame:
@@ -247,9 +177,80 @@ class Recommender:
         every = model.users if what == "user" else model.items
         return framed(wanted, every, scores, which, (what, "similar", "score", "rank"))
 
-    def _model(self) -> Factored:
-        from sklearn.utils.validation import check_is_fitted
+    def fold_in(self, ratings: Any) -> Self:
+        """Return a model of new users, solved for from their ratings; items stay as they are.
 
+        Parameters
+        ----------
+        ratings
+            As in `fit`, of items that the model knows. Matrices have the columns of the training
+            data.
+
+        Returns
+        -------
+        model
+            Answers for these users alone, and leaves out what they have rated.
+
+        Raises
+        ------
+        DataError
+            If an item is unknown.
+        """
+        model, new = self._model(), as_ratings(ratings, duplicates=self.duplicates)
+        items = model.numbers(new.items, "item", "raise")
+        confidence = float(self.confidence) if self.loss == "implicit" else None
+        other: Self = clone(self)
+        for name in ("history_", "n_iter_", "stop_reason_"):
+            setattr(other, name, getattr(self, name))
+        other._factored = fold_in(model, new, items, float(self.reg), confidence)
+        other._ratings = renumbered(new, items, len(model.items))
+        return other
+
+    def rmse(self, test: Any, *, unknown: Unknown = "raise") -> float:
+        """Return the root of the mean squared error over held-out ratings.
+
+        Parameters
+        ----------
+        test
+            As in `fit`.
+        unknown
+            What to do with ratings of unknown users or items; see `predict`. ``"drop"`` leaves
+            them out.
+        """
+        return ranking.rmse(self._model(), as_ratings(test, duplicates=self.duplicates), unknown)
+
+    def ranking(
+        self,
+        test: Any,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        relevant: float | None = None,
+    ) -> xr.Dataset:
+        """Return precision, recall and NDCG of lists of `k` items against held-out ratings.
+
+        Parameters
+        ----------
+        test
+            As in `fit`; users and items that the model does not know do not count.
+        k
+            Length of a list.
+        exclude_seen
+            Whether lists leave out what users rated in the training data.
+        relevant
+            Rating from which on an item is relevant; None takes all that were rated.
+
+        Returns
+        -------
+        found
+            ``precision``, ``recall`` and ``ndcg``, means over the users with relevant items, whose
+            number is the attribute ``users``.
+        """
+        seen = SeenBy(self._seen()) if exclude_seen else None
+        held_out = as_ratings(test, duplicates=self.duplicates)
+        return ranking.ranking(self._model(), held_out, seen, int(k), relevant)
+
+    def _model(self) -> Factored:
         check_is_fitted(self, "_factored")
         return self._factored
 
@@ -284,22 +285,3 @@ def _check_unknown(unknown: Any) -> None:
 def _check_k(k: Any) -> None:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k={k!r}; expected an integer >= 1.")
-
-
-def _lazily(make: ListMaker, users: Any) -> Any:
-    """Return the lists of a dask collection of users as a dask DataFrame."""
-    import dask.dataframe as dd
-
-    client = current_client()
-    if client is None or client.asynchronous or sizeof(make) < LARGE:
-        shared = dask.delayed(make, pure=False, traverse=False)
-    else:
-        shared = client.scatter(make, broadcast=True, hash=False)
-    ask = dask.delayed(_lists, pure=False)
-    parts = np.ravel(users.to_delayed()).tolist()
-    meta = make(make.model.users[:1])[:0]
-    return dd.from_delayed([ask(shared, part) for part in parts], meta=meta, verify_meta=False)
-
-
-def _lists(make: ListMaker, ids: Any) -> pd.DataFrame:
-    return make(ids)

@@ -111,16 +111,16 @@ def test_implicit_feedback_is_that_of_its_equations() -> None:
         return float((C * (D - A @ B.T) ** 2).sum() + 2 * ((A**2).sum() + (B**2).sum()))
 
     assert float(m.history_.objective[-1]) * X.nnz == pytest.approx(objective(P, Q), rel=1e-4)
+
+    def solved(F: np.ndarray, weights: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        systems = zip(weights, wanted, strict=True)
+        return np.stack(
+            [np.linalg.solve((F.T * c) @ F + 2 * np.eye(4), F.T @ (c * d)) for c, d in systems]
+        )
+
     for _ in range(200):  # exact alternating least squares from there
-        P = np.stack(
-            [np.linalg.solve((Q.T * c) @ Q + 2 * np.eye(4), Q.T @ (c * d)) for c, d in zip(C, D)]
-        )  # noqa: B905, E501
-        Q = np.stack(
-            [
-                np.linalg.solve((P.T * c) @ P + 2 * np.eye(4), P.T @ (c * d))
-                for c, d in zip(C.T, D.T)
-            ]
-        )  # noqa: B905, E501
+        P = solved(Q, C, D)
+        Q = solved(P, C.T, D.T)
     assert float(m.history_.objective[-1]) * X.nnz < 1.01 * objective(P, Q)
 
 
@@ -140,7 +140,7 @@ def test_lists_hold_the_best_of_what_is_new(
     every = fitted.recommend(["u007", "u001"], k=5, exclude_seen=False)
     assert every.user.tolist() == ["u007"] * 5 + ["u001"] * 5
     assert every["item"][:5].tolist() == scores.loc["u007"].nlargest(5).index.tolist()
-    some = sorted(own.tolist())[:3] + [int(want.index[3])]
+    some = [*sorted(own.tolist())[:3], int(want.index[3])]
     few = fitted.recommend("u007", k=5, candidates=some)
     assert few["item"].tolist() == [want.index[3]]  # the others were rated: the list is short
     assert len(fitted.recommend(k=2)) == 2 * train.user.nunique()
@@ -200,7 +200,7 @@ def test_folding_in_solves_what_implicit_training_solves() -> None:
 def test_quality_of_lists_is_measured(
     frames: tuple[pd.DataFrame, pd.DataFrame], fitted: MatrixFactorization
 ) -> None:
-    train, test = frames
+    _, test = frames
     found = fitted.ranking(test, k=5)
     assert found.attrs["users"] == test.user.nunique()
     lists = fitted.recommend(test.user.unique(), k=5).groupby("user")["item"].apply(set)
