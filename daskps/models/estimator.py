@@ -26,10 +26,8 @@ from daskps.data import Dataset, Hashing, as_dataset
 from daskps.errors import DataError
 from daskps.kernels import linear as kernel
 from daskps.models import answers, predict, saved
-from daskps.models.admm import ADMMModel
 from daskps.models.evaluation import Evaluated
 from daskps.models.features import KeyedScore, hashed_alike
-from daskps.models.lbfgs import LBFGSModel
 from daskps.models.linear import COEF, INTERCEPT, LinearModel, goes_on_from, state_of
 from daskps.models.parameters import (
     absolute,
@@ -39,11 +37,11 @@ from daskps.models.parameters import (
     step_rates,
 )
 from daskps.models.quantities import Scale
+from daskps.models.refined import refine_later, without_anchors
 from daskps.models.solvers import BATCH, batch_model, check_solver
 from daskps.monitor.progress import ClockCallback, progress_listeners
 from daskps.run.driver import Listener
 from daskps.run.launch import N_SLOTS, Outcome, RunOptions, run_training
-from daskps.run.plan import Model
 from daskps.run.state import State
 from daskps.server.tables import TableSpec
 
@@ -276,6 +274,9 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         base = self._model(n_features, target, start=start)
         batch = self.solver in BATCH
         model = batch_model(self, base, evaluated=eval_set is not None) if batch else base
+        rows = self._start(model, target) if start else None
+        if isinstance(model, LinearModel):
+            model, rows = refine_later(model, rows, target.dataset, options)
         how = target.dataset.hashing
         held_out = predict.held_out(eval_set, n_features, how, any_width=self.keys == "hash")
         outcome = run_training(
@@ -283,7 +284,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
             target.dataset,
             options,
             held_out=None if held_out is None else self._held_out(held_out, target),
-            start=self._start(model, target) if start else None,
+            start=rows,
             keep_state=keep_state or self.warm_start,
             client=current_client(),
         )
@@ -293,7 +294,9 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         self.n_features_in_ = n_features
         self.hashing_ = how
         self.stop_reason_ = outcome.reason
-        self._state = None if outcome.state is None else (outcome.state, model.tables())
+        self._state = None
+        if outcome.state is not None:
+            self._state = without_anchors(outcome.state, model), base.tables()
         self._rates = None if self.eta0 is not None else (base.eta, base.beta)
 
     def _options(
@@ -305,28 +308,24 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     ) -> RunOptions:
         batch = self.solver in BATCH
         clocks = 1 if batch else clocks_per_pass(dataset, self.rows_per_clock)
+        same = ("consistency", "staleness", "tol", "n_iter_no_change")
+        stored = ("checkpoint_every", "keep", "n_shards")
         return RunOptions(
-            consistency=self.consistency,
-            staleness=self.staleness,
             max_iter=passes,
             clocks_per_pass=clocks,
-            tol=self.tol,
-            n_iter_no_change=self.n_iter_no_change,
             checkpoint=absolute(self.checkpoint),
-            checkpoint_every=self.checkpoint_every,
-            keep=self.keep,
-            n_shards=self.n_shards,
             resume=resume,
             listeners=listeners,
+            **{name: getattr(self, name) for name in (*same, *stored)},
         )
 
-    def _start(self, model: Model, target: Target) -> State:
+    def _start(self, model: Any, target: Target) -> State:
         """Return the rows to start from: as they were, or from the weights alone."""
         tables = model.tables()
         if self._state is not None and goes_on_from(self._state[1], tables):
             return self._state[0]
         values = self._values(target)
-        if isinstance(model, (LBFGSModel, ADMMModel)):
+        if self.solver in BATCH:
             values = model.starting_at(values)
         keys = {t.name: self.coef_keys_ for t in tables if t.keys == "hash"}
         return state_of(tables, values, keys, N_SLOTS)

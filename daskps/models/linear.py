@@ -83,6 +83,8 @@ class LinearModel:
     admission, seed
         Probability with which each row that has a feature brings it into the model, see
         `daskps.models.admission`; and the seed of the draws.
+    refined_after
+        Samples after which steps are those of `daskps.models.refined`; None for never.
     """
 
     n_features: int
@@ -98,6 +100,7 @@ class LinearModel:
     loss: kernel.Loss = kernel.LOG_LOSS
     admission: float = 1.0
     seed: int = 0
+    refined_after: float | None = None
 
     @property
     def width(self) -> int:
@@ -118,13 +121,15 @@ class LinearModel:
         """Return the tables of weights and intercepts."""
         updater = FTRL if self.solver == "ftrl" else AdaGrad
         rule, free = self._rules
-        step = {"discount": self.discount, "eta": rule.eta, "beta": rule.beta}
-        penalised = updater(alpha=self.alpha, l1_ratio=self.l1_ratio, **step)  # type: ignore[arg-type]
+        common: Any = {"discount": self.discount, "refined_after": self.refined_after}
+        penalised = updater(
+            eta=rule.eta, beta=rule.beta, alpha=self.alpha, l1_ratio=self.l1_ratio, **common
+        )
         kind: Literal["range", "hash"] = "range" if self.n_features else "hash"
         coef = TableSpec(COEF, self.n_features, self.width, penalised, keys=kind)
         if not self.fit_intercept:
             return (coef,)
-        own = updater(discount=self.discount, eta=free.eta, beta=free.beta)
+        own = updater(eta=free.eta, beta=free.beta, **common)
         return coef, TableSpec(INTERCEPT, 1, self.width, own)
 
     def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> LinearData:
@@ -168,13 +173,20 @@ class LinearModel:
 
     def evaluate(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Return the sum of losses at the present weights."""
-        pulled, seen = server.pull(data.keysets)
-        states = self._begin(pulled, seen, server)
-        bias = states[1] if self.fit_intercept else self._no_bias()
-        w = np.ascontiguousarray(states[0][:, _W])
-        scores = kernel.decision(*data.rows[:3], w, np.ascontiguousarray(bias[0, _W]))
+        w, b = self.weights(*server.pull(data.keysets), server)
+        scores = kernel.decision(*data.rows[:3], w, b)
         loss = kernel.total_loss(self.loss, scores, data.rows.y, data.rows.weight)
         return {"loss": loss, "samples": float(data.n_rows)}
+
+    def weights(
+        self, pulled: list[NDArray[Any]], seen: float, server: StepServer
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return weights (m, width) and intercepts (width,) of pulled rows after `seen` samples."""
+        if self.refined_after is not None:  # FTRL's penalty grows no further
+            seen = min(seen, self.refined_after)
+        states = self._begin(pulled, seen, server)
+        bias = states[1] if self.fit_intercept else self._no_bias()
+        return np.ascontiguousarray(states[0][:, _W]), np.ascontiguousarray(bias[0, _W])
 
     def _begin(
         self, pulled: list[NDArray[Any]], T: float, server: StepServer

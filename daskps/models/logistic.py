@@ -39,8 +39,8 @@ class LogisticRegression(LinearClassifier):
         Whether there is an intercept.
     solver
         ``"adagrad"``, or ``"ftrl"`` (FTRL-proximal), which gives more exact zeros with L1: local
-        steps, the fast way to a good model. ``"lbfgs"`` (with L1: OWL-QN): all data at once, the
-        way to the optimum; with BSP only. ``"admm"``: partitions solve their own problems and
+        steps, the fast way to a good model; with BSP, those after the tenth pass also lead to the
+        optimum. ``"lbfgs"`` (with L1: OWL-QN): all data at once; with BSP only. ``"admm"``: partitions solve their own problems and
         agree on the outcome, few rounds of much work each; with BSP only.
     eta0
         Step sizes are ``eta0 / (1 + sqrt(n))``, n being a coordinate's sum of squared gradients;
@@ -122,7 +122,8 @@ class LogisticRegression(LinearClassifier):
     Duchi, Hazan and Singer (2011), "Adaptive Subgradient Methods for Online Learning and
     Stochastic Optimization". McMahan et al. (2013), "Ad Click Prediction: a View from the
     Trenches". Boyd et al. (2011), "Distributed Optimization and Statistical Learning via the
-    Alternating Direction Method of Multipliers".
+    Alternating Direction Method of Multipliers". Johnson and Zhang (2013), "Accelerating
+    Stochastic Gradient Descent using Predictive Variance Reduction", for passes after the tenth.
 
     Examples
     --------

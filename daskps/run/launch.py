@@ -143,9 +143,9 @@ def run_training(
 
 
 def _results(model: Model) -> tuple[str, ...]:
-    if isinstance(model, Conducted):
-        return model.results
-    return tuple(t.name for t in model.tables())
+    """Return the tables whose values leave the shards: those that a model names, or all."""
+    named: tuple[str, ...] | None = getattr(model, "results", None)
+    return tuple(t.name for t in model.tables()) if named is None else named
 
 
 def _policy(

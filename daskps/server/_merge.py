@@ -124,6 +124,16 @@ def shrink_adagrad(
 
 
 @njit(nogil=True, cache=True)
+def commit_mean(rows: F32, idx: Index, everything: bool, acc: F32) -> None:
+    """Add mean changes; acc holds the sums of counts x changes and, third, of counts."""
+    for k in range(acc.shape[0]):
+        i = k if everything else idx[k]
+        for c in range(rows.shape[2]):
+            if acc[k, 2, c] > np.float32(0):
+                rows[i, 0, c] += acc[k, 0, c] / acc[k, 2, c]
+
+
+@njit(nogil=True, cache=True)
 def flush_adagrad(
     rows: F32,
     idx: Index,
@@ -191,6 +201,30 @@ def commit_ftrl(
             n += acc[k, 1, c]
             rows[i, 0, c] = -u * ((beta + np.sqrt(n)) / eta + l2)
             rows[i, 1, c] = n
+
+
+@njit(nogil=True, cache=True)
+def commit_ftrl_mean(
+    rows: F32,
+    idx: Index,
+    everything: bool,
+    acc: F32,
+    eta: Scalar,
+    beta: Scalar,
+    l2: Scalar,
+    l1: Scalar,
+) -> None:
+    """Do the same to rows of FTRL: z becomes one that stands for the changed weight."""
+    for k in range(acc.shape[0]):
+        i = k if everything else idx[k]
+        for c in range(rows.shape[2]):
+            if acc[k, 2, c] > np.float32(0):
+                D = (beta + np.sqrt(rows[i, 1, c])) / eta + l2
+                u = -rows[i, 0, c] / D
+                w = np.copysign(np.maximum(abs(u) - l1 / D, np.float32(0)), u)
+                w += acc[k, 0, c] / acc[k, 2, c]
+                away = np.float32(0) if w == np.float32(0) else np.copysign(l1, w)
+                rows[i, 0, c] = -(D * w + away)
 
 
 @njit(nogil=True, cache=True)

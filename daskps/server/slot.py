@@ -136,7 +136,7 @@ class TableSlot:
         idx = np.empty(0, np.uint32) if idx is None else idx
         if self._live is not None and np.array_equal(self._live, idx):
             return  # as in every pass after the first, when a clock is a pass
-        updater.shrink(self.writable(), self._live, idx, R)
+        updater.shrink(self.writable(), self._live, idx, T, R)
         self._live = self._sparse(None if self._live is None else united(self._live, idx))
 
     def _touched(self) -> Index:

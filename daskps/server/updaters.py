@@ -65,8 +65,8 @@ class Updater(Protocol):
     def shrinks(self) -> bool:
         """Whether a clock's penalty changes rows that nobody pushed to."""
 
-    def shrink(self, rows: Array, idx: Index, but: Array, R: float) -> None:
-        """Apply a clock's penalty to rows `idx`, without those in `but`."""
+    def shrink(self, rows: Array, idx: Index, but: Array, T: float, R: float) -> None:
+        """Apply a clock's penalty to rows `idx`, without those in `but`; T, R as of `commit`."""
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
         """Merge one push on arrival: T samples were seen before it, R are its own."""
@@ -109,7 +109,7 @@ class Add(msgspec.Struct, frozen=True, tag=True):
     def shrinks(self) -> bool:
         return False
 
-    def shrink(self, rows: Array, idx: Index, but: Array, R: float) -> None:
+    def shrink(self, rows: Array, idx: Index, but: Array, T: float, R: float) -> None:
         raise AssertionError("nothing shrinks")
 
     def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
@@ -132,7 +132,7 @@ class Total(Add, frozen=True, tag=True):
     def shrinks(self) -> bool:
         return True  # to nothing
 
-    def shrink(self, rows: Array, idx: Index, but: Array, R: float) -> None:
+    def shrink(self, rows: Array, idx: Index, but: Array, T: float, R: float) -> None:
         kept = rows[but]
         rows[slice(None) if idx is None else idx] = 0
         rows[but] = kept
@@ -179,6 +179,13 @@ class _Local(msgspec.Struct, frozen=True):
 
     discount: bool = False
     """True for SSP and ASP: rows also hold Lam, the sum of responses; pushes repeat the pulled."""
+    refined_after: float | None = None
+    """Samples after which steps have the penalty in them (`daskps.kernels.refine`) and pushes are
+    counts x changes, nothing, counts: a commit adds the mean change and nothing else; BSP."""
+
+    def refined(self, T: float) -> bool:
+        """Return whether pushes after `T` samples are means of changes."""
+        return self.refined_after is not None and self.refined_after <= T
 
     @property
     def n_pull(self) -> int:
@@ -196,7 +203,7 @@ class _Local(msgspec.Struct, frozen=True):
     def shrinks(self) -> bool:
         return False
 
-    def shrink(self, rows: Array, idx: Index, but: Array, R: float) -> None:
+    def shrink(self, rows: Array, idx: Index, but: Array, T: float, R: float) -> None:
         raise AssertionError("nothing shrinks")
 
 
@@ -272,10 +279,14 @@ class AdaGrad(_Local, frozen=True, tag=True):
     def shrinks(self) -> bool:
         return self.alpha > 0 and not self.discount
 
-    def shrink(self, rows: Array, idx: Index, but: Array, R: float) -> None:
-        _merge.shrink_adagrad(rows, *_rows_of(idx), _frozen(but), *self._step_and_penalty(R))
+    def shrink(self, rows: Array, idx: Index, but: Array, T: float, R: float) -> None:
+        if not self.refined(T):
+            _merge.shrink_adagrad(rows, *_rows_of(idx), _frozen(but), *self._step_and_penalty(R))
 
     def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
+        if self.refined(T):
+            _merge.commit_mean(rows, *_rows_of(idx), _frozen(acc))
+            return
         _merge.commit_adagrad(rows, *_rows_of(idx), _frozen(acc), *self._step_and_penalty(R))
 
     def _step_and_penalty(self, R: float) -> tuple[Any, Any, Any, Any]:
@@ -325,7 +336,12 @@ class FTRL(_Local, frozen=True, tag=True):
         _gather(rows, idx, out)
 
     def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
-        eta, beta, alpha2, _ = _rates(self)
+        eta, beta, alpha2, alpha1 = _rates(self)
+        if self.refined_after is not None and self.refined(T):
+            T = self.refined_after
+            l2, l1 = np.float32(alpha2 * T), np.float32(alpha1 * T)
+            _merge.commit_ftrl_mean(rows, *_rows_of(idx), _frozen(acc), eta, beta, l2, l1)
+            return
         _merge.commit_ftrl(
             rows, *_rows_of(idx), _frozen(acc), eta, beta, np.float32(alpha2 * (T + R))
         )
@@ -337,6 +353,8 @@ class FTRL(_Local, frozen=True, tag=True):
 
     def values(self, rows: Array, T: float) -> Array:
         eta, beta, alpha2, alpha1 = _rates(self)
+        if self.refined_after is not None:
+            T = min(T, self.refined_after)  # the penalty has stopped growing
         out = np.empty((rows.shape[0], rows.shape[2]), np.float32)
         l2, l1 = np.float32(alpha2 * T), np.float32(alpha1 * T)
         _merge.ftrl_values(_frozen(rows), eta, beta, l2, l1, out)

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse as sp
 from scipy.optimize import fmin_l_bfgs_b
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression as Reference
 from small import Data, fitted, make
 
@@ -20,6 +21,7 @@ A9A = Path(__file__).parents[3] / "shared" / "data" / "a9a"
 CLOSE = 1e-4
 PENALTIES = [(1e-2, 0.0), (1e-2, 1.0), (1e-2, 0.5)]
 TOLERANCES = {"lbfgs": None, "admm": 1e-5}
+LOCAL = ["adagrad", "ftrl"]
 IDS = ["l2", "l1", "elastic net"]
 
 
@@ -72,6 +74,21 @@ def test_the_optimum_of_dense_data_is_reached(
     assert np.any(clf.coef_ == 0) == (l1_ratio > 0)
 
 
+@pytest.mark.parametrize(("alpha", "l1_ratio"), PENALTIES, ids=IDS)
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("n_partitions", [1, 4])
+@pytest.mark.parametrize("solver", LOCAL)
+def test_local_steps_reach_the_optimum_of_dense_data(
+    solver: str, n_partitions: int, k: int, alpha: float, l1_ratio: float
+) -> None:
+    data, best = dense(k), best_of_scikit_learn(k, alpha, l1_ratio)
+    dataset = daskps.from_arrays(data.X, data.y, n_partitions=n_partitions)
+    clf = fitted(dataset, alpha=alpha, l1_ratio=l1_ratio, solver=solver, max_iter=40)
+    found = objective(clf.coef_, clf.intercept_, data.X, data.y, alpha, l1_ratio)
+    assert best * (1 - 1e-6) < found < best * (1 + CLOSE)
+    assert np.any(clf.coef_ == 0) == (l1_ratio > 0)
+
+
 @cache
 def a9a() -> tuple[sp.csr_array, NDArray[np.int64]]:
     dataset = daskps.read_svmlight(A9A / "a9a", n_features=123, n_partitions=4)
@@ -117,6 +134,64 @@ def test_the_optimum_of_a9a_is_reached(
     clf = fitted(X, y, **options, max_iter=passes)
     found = objective(clf.coef_, clf.intercept_, X, y, alpha, l1_ratio)
     assert best * (1 - 1e-6) < found < best * (1 + CLOSE)
+
+
+@pytest.mark.skipif(not A9A.exists(), reason="needs the a9a files beside the project")
+@pytest.mark.parametrize(("alpha", "l1_ratio"), [(3e-4, 0.0), (1e-3, 1.0), (1e-3, 0.5)], ids=IDS)
+@pytest.mark.parametrize("n_partitions", [2, 8])
+@pytest.mark.parametrize("solver", LOCAL)
+def test_local_steps_reach_the_optimum_of_a9a(
+    solver: str, n_partitions: int, alpha: float, l1_ratio: float
+) -> None:
+    X, y = a9a()
+    dataset = daskps.from_arrays(X, y, n_partitions=n_partitions)
+    clf = fitted(dataset, alpha=alpha, l1_ratio=l1_ratio, solver=solver, max_iter=40)
+    found = objective(clf.coef_, clf.intercept_, X, y, alpha, l1_ratio)
+    best = best_of_a9a(alpha, l1_ratio)
+    assert best * (1 - 1e-6) < found < best * (1 + CLOSE)
+
+
+@pytest.mark.parametrize("solver", LOCAL)
+@pytest.mark.parametrize(
+    "model",
+    [
+        daskps.LinearSVC(),
+        daskps.LinearRegression(),
+        daskps.LinearRegression(loss="huber", epsilon=0.3),
+        daskps.LogisticRegression(fit_intercept=False, class_weight={0: 1.0, 1: 5.0}),
+    ],
+    ids=["svc", "squared", "huber", "weighted"],
+)
+def test_local_steps_and_lbfgs_agree_on_other_losses(
+    model: Any, solver: str, binary: Data, multinomial: Data
+) -> None:
+    for X, y in (binary, multinomial)[: 1 + isinstance(model, daskps.LinearSVC)]:
+        data = daskps.from_arrays(X, y, n_partitions=3)
+        options = {"alpha": 0.01, "l1_ratio": 0.5, "tol": None}
+        expected = clone(model).set_params(solver="lbfgs", max_iter=200, **options).fit(data)
+        found = clone(model).set_params(solver=solver, max_iter=80, **options).fit(data)
+        np.testing.assert_allclose(found.coef_, expected.coef_, atol=1e-3)
+        np.testing.assert_allclose(found.intercept_, expected.intercept_, atol=1e-3)
+        np.testing.assert_array_equal(found.coef_ == 0, expected.coef_ == 0)
+
+
+@pytest.mark.parametrize("solver", LOCAL)
+def test_refined_runs_go_on_from_one_another(solver: str, binary: Data) -> None:
+    """Neither sums of squares nor FTRL's penalty begin anew, so that nothing is unlearnt."""
+    options = {"alpha": 0.01, "l1_ratio": 0.5, "solver": solver, "warm_start": True}
+    clf = fitted(*binary, max_iter=50, **options)
+    best = clf.history_["loss"].values[-1]
+    again = clf.set_params(max_iter=2).fit(*binary).history_["loss"].values
+    fresh = fitted(*binary, max_iter=2, **options).history_["loss"].values
+    assert (again - best < 0.1 * (fresh - best)).all()
+    coef = clf.set_params(max_iter=50).fit(*binary).coef_
+    np.testing.assert_allclose(coef, fitted(*binary, max_iter=50, **options).coef_, atol=1e-3)
+
+
+def test_hashed_keys_are_refined_to_the_bits_of_a_range(binary: Data) -> None:
+    data = daskps.from_arrays(binary.X, binary.y, n_partitions=3)
+    plain, hashed = (fitted(data, max_iter=16, keys=keys) for keys in ("range", "hash"))
+    np.testing.assert_array_equal(hashed.coef_, plain.coef_)
 
 
 @pytest.mark.parametrize("solver", TOLERANCES)

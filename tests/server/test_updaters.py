@@ -213,3 +213,33 @@ def test_consensus_minimises_parabolas_and_penalty(
     for step in (-1e-2, 1e-2):
         assert (objective(found) <= objective(found + step) + 1e-7)[1:].all()
     assert (found[1:] == 0).any() == (l1_ratio > 0)
+
+
+@pytest.mark.parametrize("rule", [AdaGrad, FTRL])
+@pytest.mark.parametrize("some", [True, False])
+def test_refined_commits_add_mean_changes_and_nothing_else(
+    rule: type[AdaGrad | FTRL], some: bool
+) -> None:
+    rng, m = np.random.default_rng(0), 30
+    updater = rule(alpha=0.01, l1_ratio=0.5, refined_after=100.0)
+    rows = np.zeros((m, updater.n_fields, 2), np.float32)
+    updater.init(rows, rng.normal(size=(m, 2)))
+    rows[:, 1] = rng.uniform(0, 9, (m, 2))
+    idx = np.arange(0, m, 3, dtype=np.uint32) if some else None
+    k = len(range(0, m, 3)) if some else m
+    count, change = rng.integers(1, 9, (4, k, 1)), rng.normal(size=(4, k, 2))
+    count[:, 0] = 0  # nobody has this key's feature
+    before, n = updater.values(rows, 100.0), rows[:, 1].copy()
+    at = slice(None) if idx is None else idx
+    change[:, 1] = -before[at][1]  # to zero
+    acc = np.zeros((k, 3, 2), np.float32)
+    acc[:, 0], acc[:, 2] = (count * change).sum(0), count.sum(0)
+    updater.commit(rows, idx, acc, 100.0, 40.0)
+    if updater.shrinks:
+        updater.shrink(rows, None, np.empty(0, np.uint32), 100.0, 40.0)
+    expected = before.copy()
+    expected[at] += acc[:, 0] / np.maximum(acc[:, 2], 1)
+    for T in (100.0, 140.0, 1e6):  # the penalty has stopped growing
+        np.testing.assert_allclose(updater.values(rows, T), expected, atol=2e-6)
+    assert (updater.values(rows, 140.0)[at][1] == 0).all() or rule is AdaGrad
+    np.testing.assert_array_equal(rows[:, 1], n)
