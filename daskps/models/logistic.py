@@ -40,8 +40,9 @@ class LogisticRegression(LinearClassifier):
     solver
         ``"adagrad"``, or ``"ftrl"`` (FTRL-proximal), which gives more exact zeros with L1: local
         steps, the fast way to a good model; with BSP, those after the tenth pass also lead to the
-        optimum. ``"lbfgs"`` (with L1: OWL-QN): all data at once; with BSP only. ``"admm"``: partitions solve their own problems and
-        agree on the outcome, few rounds of much work each; with BSP only.
+        optimum. ``"lbfgs"`` (with L1: OWL-QN): all data at once; with BSP only. ``"admm"``:
+        partitions solve their own problems and agree on the outcome, in few rounds of much work
+        each; with BSP only.
     eta0
         Step sizes are ``eta0 / (1 + sqrt(n))``, n being a coordinate's sum of squared gradients;
         None chooses by the scale of the data.
