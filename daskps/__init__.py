@@ -4,28 +4,17 @@ Trains models on sparse data with a Dask cluster, keeps going when workers die, 
 gives back a model that xarray opens.
 """
 
-from daskps import errors
-from daskps.cluster import local_cluster
-from daskps.data import (
-    Dataset,
-    Ratings,
-    from_arrays,
-    open_dataset,
-    open_ratings,
-    read_ratings,
-    read_svmlight,
-)
-from daskps.models.factorization import FactorizationMachine
-from daskps.models.logistic import LogisticRegression
-from daskps.models.matrix_factorization import MatrixFactorization
-from daskps.models.regression import LinearRegression
-from daskps.models.saved import load
-from daskps.models.svm import LinearSVC
-from daskps.models.topics import LatentDirichletAllocation
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from daskps._api import *  # noqa: F403
 
 __version__ = "0.1.0.dev0"
 
-__all__ = [
+__all__ = [  # noqa: F405
     "Dataset",
     "FactorizationMachine",
     "LatentDirichletAllocation",
@@ -43,3 +32,18 @@ __all__ = [
     "read_ratings",
     "read_svmlight",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import everything that is public at the first use of any of it."""
+    if not name.startswith("__"):
+        api = importlib.import_module("daskps._api")
+        if name in __all__:
+            return getattr(api, name)
+        if name in globals():  # a submodule that is there now
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from daskps.errors import RunFailed
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
@@ -59,3 +64,54 @@ def current_client() -> Client | None:
     except ValueError:
         return None
     return client if client.status == "running" else None
+
+
+@contextmanager
+def connect(
+    scheduler: str | None = None,
+    n_workers: int | None = None,
+    tls_ca_file: str | None = None,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+) -> Iterator[Client]:
+    """Yield a client of a cluster that is there, or of an embedded one, which ends with it.
+
+    Parameters
+    ----------
+    scheduler
+        Address; None starts a cluster of processes on this machine.
+    n_workers
+        Its workers; None takes one a core, at most 4.
+    tls_ca_file, tls_cert, tls_key
+        Files for a cluster with TLS; without them Dask's configuration is asked.
+
+    Raises
+    ------
+    RunFailed
+        If nobody answers at `scheduler`.
+    """
+    from distributed import Client
+    from distributed.security import Security
+
+    if scheduler is None:
+        n = n_workers or min(4, os.cpu_count() or 1)
+        with local_cluster(n) as cluster, Client(cluster) as client:
+            yield client
+        return
+    security = None
+    if tls_ca_file or tls_cert or tls_key:
+        security = Security(
+            tls_ca_file=tls_ca_file,
+            tls_client_cert=tls_cert,
+            tls_client_key=tls_key,
+            require_encryption=True,
+        )
+    try:
+        client = Client(scheduler, security=security)
+    except (OSError, TimeoutError, ValueError, TypeError) as error:
+        raise RunFailed(
+            f"no Dask scheduler answers at {scheduler!r} ({error}); expected an address such as "
+            "tcp://host:8786, or tls://host:8786 with certificates."
+        ) from error
+    with client:
+        yield client

@@ -208,9 +208,23 @@ def test_public_name_exists_and_is_documented(name: str) -> None:
 
 def test_importing_daskps_loads_no_dashboard() -> None:
     heavy = {"bokeh", "distributed.dashboard", "matplotlib", "IPython"}
-    loaded = run_python("import sys, daskps; print(*sys.modules)").split()
+    loaded = run_python("import sys, daskps._api; print(*sys.modules)").split()
     assert heavy.isdisjoint(loaded)
 
 
+def test_the_command_of_dask_does_not_wait_for_daskps() -> None:
+    loaded = run_python("import sys, daskps.cli; print(*sys.modules)").split()
+    assert {"numpy", "numba", "distributed", "sklearn", "zarr"}.isdisjoint(loaded)
+
+
+def test_everything_public_is_imported_together() -> None:
+    import daskps
+    from daskps import _api
+
+    assert _api.__all__ == daskps.__all__
+
+
 def test_importing_daskps_starts_no_thread() -> None:
-    assert run_python("import threading, daskps; print(threading.active_count())").strip() == "1"
+    assert (
+        run_python("import threading, daskps._api; print(threading.active_count())").strip() == "1"
+    )

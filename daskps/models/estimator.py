@@ -124,8 +124,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     ) -> Self:
         """Train on `X`.
 
-        Ctrl-C ends training at the next clock and leaves a usable model; a second one ends it at
-        once.
+        Ctrl-C ends training at the next clock, with a usable model; a second one ends it at once.
 
         Parameters
         ----------

@@ -61,6 +61,11 @@ def kind(estimator: _Class) -> _Class:
     return estimator
 
 
+def kinds() -> dict[str, type]:
+    """Return the classes of estimators that `load` knows, by name."""
+    return dict(_KINDS)
+
+
 def save(
     estimator: Any,
     arrays: Arrays,
@@ -80,7 +85,7 @@ def save(
         See `LinearEstimator.save`.
     """
     where = os.fspath(store)
-    _make_room(where, overwrite)
+    check_room(where, overwrite)
     group = zarr.open_group(where, mode="w", zarr_format=3)
     for name, (data, dims) in _stored(estimator, arrays).items():
         write_array(group, name, data, dims)
@@ -93,7 +98,7 @@ def save_own(estimator: Any, store: str | os.PathLike[str], *, overwrite: bool, 
     That returns what its ``_read(group, own)`` must know; see `save` for the parameters.
     """
     where = os.fspath(store)
-    _make_room(where, overwrite)
+    check_room(where, overwrite)
     group = zarr.open_group(where, mode="w", zarr_format=3)
     _finish(estimator, where, group, None, None, estimator._write(group, **how))
 
@@ -145,7 +150,8 @@ def _stored(estimator: Any, arrays: Arrays) -> Arrays:
     return {**arrays, **few, FEATURE: (ids, (FEATURE,))}
 
 
-def _make_room(where: str, overwrite: bool) -> None:
+def check_room(where: str, overwrite: bool) -> None:
+    """Raise FileExistsError if something stands at `where` that must not be replaced."""
     try:
         zarr.open_group(where, mode="r")
     except (GroupNotFoundError, FileNotFoundError, NotADirectoryError):

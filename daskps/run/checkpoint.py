@@ -248,6 +248,28 @@ def read_manifest(store: str, cut: str) -> Manifest:
         ) from error
 
 
+def facts(store: str, cut: str) -> dict[str, Any]:
+    """Return what is to be said of a cut; of one that cannot be read, why.
+
+    ``clock`` is what all partitions have finished, ``loss`` that of the last clock.
+    """
+    try:
+        manifest = read_manifest(store, cut)
+    except CheckpointError as error:
+        return {"cut": cut, "usable": False, "why": str(error)}
+    history = ledger_from_builtins(manifest.ledger, manifest.clocks_per_pass).to_xarray()
+    return {
+        "cut": cut,
+        "usable": True,
+        "clock": min(manifest.clocks),
+        "passes": min(manifest.clocks) // manifest.clocks_per_pass,
+        "loss": float(history["loss"][-1]) if history.clock.size else math.nan,
+        "partitions": len(manifest.clocks),
+        "tables": ", ".join(t.name for t in manifest.server.tables),
+        "rows": sum(sum(sizes) for sizes in manifest.rows.values()),
+    }
+
+
 def read_slots(store: str, cut: str, manifest: Manifest, slots: Iterable[int]) -> Frozen:
     """Return keys and rows of the given slots of every table.
 

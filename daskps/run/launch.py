@@ -23,6 +23,7 @@ from daskps.run.inprocess import InProcessEngine
 from daskps.run.ledger import Ledger
 from daskps.run.plan import Conducted, Model, Plan
 from daskps.run.policy import Policy, staleness_of
+from daskps.run.size import size_of, tell
 from daskps.run.state import State
 from daskps.server.messages import Arrays
 from daskps.server.shard import ServerSpec
@@ -107,6 +108,7 @@ def run_training(
             "clocks that are common to everybody; expected consistency='bsp'."
         )
     spec = ServerSpec(model.tables(), N_SLOTS, dataset.n_partitions, staleness)
+    tell(size_of(spec, dataset, cuts=options.checkpoint is not None))
     rows = tuple(int(n) for n in dataset.partition_rows)
     plan = Plan(uuid.uuid4().hex[:12], model, spec, options.clocks_per_pass, rows)
     checkpoints = _checkpoints(model, options)

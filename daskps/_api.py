@@ -1,0 +1,43 @@
+"""What `daskps` offers, imported when the first of it is asked for; registers all estimators.
+
+Apart from `daskps` itself, so that the command ``dask``, which looks at every package's commands,
+does not wait for it.
+"""
+
+from daskps import errors
+from daskps.cluster import local_cluster
+from daskps.data import (
+    Dataset,
+    Ratings,
+    from_arrays,
+    open_dataset,
+    open_ratings,
+    read_ratings,
+    read_svmlight,
+)
+from daskps.models.factorization import FactorizationMachine
+from daskps.models.logistic import LogisticRegression
+from daskps.models.matrix_factorization import MatrixFactorization
+from daskps.models.regression import LinearRegression
+from daskps.models.saved import load
+from daskps.models.svm import LinearSVC
+from daskps.models.topics import LatentDirichletAllocation
+
+__all__ = [
+    "Dataset",
+    "FactorizationMachine",
+    "LatentDirichletAllocation",
+    "LinearRegression",
+    "LinearSVC",
+    "LogisticRegression",
+    "MatrixFactorization",
+    "Ratings",
+    "errors",
+    "from_arrays",
+    "load",
+    "local_cluster",
+    "open_dataset",
+    "open_ratings",
+    "read_ratings",
+    "read_svmlight",
+]
