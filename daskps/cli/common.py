@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -129,7 +130,7 @@ def _log_on_stderr() -> Iterator[None]:
 def show(found: Any, as_json: bool) -> None:
     """Print a mapping, for programs or for people, on standard output."""
     if as_json:
-        click.echo(json.dumps(found, default=_plain, allow_nan=True))
+        click.echo(json.dumps(_finite(found), default=_plain, allow_nan=False))
         return
     _show_mapping(found, "")
 
@@ -156,6 +157,15 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    """Return the same with null for NaN and infinity, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

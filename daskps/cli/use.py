@@ -101,7 +101,7 @@ def _write(found: Any, out: str, kind: str) -> list[int]:
     if kind == ".zarr":
         import zarr
 
-        zarr.save_array(out, array, zarr_format=3)
+        zarr.create_array(out, data=array, overwrite=True, zarr_format=3)
     elif kind == ".npy":
         np.save(out, array, allow_pickle=False)
     else:

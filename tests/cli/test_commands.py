@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from sklearn.datasets import dump_svmlight_file, load_svmlight_file
 
 import daskps
 from daskps.cli import daskps as command
+from daskps.cli.common import show
 
 HERE = ("--workers", "0")
 
@@ -192,3 +195,16 @@ def test_a_scheduler_that_is_not_there_ends_with_its_address(folder: Path) -> No
         done = run("evaluate", folder / "model.zarr", folder / "rows.zarr", *where)
     assert done.exit_code == 1
     assert "tcp://127.0.0.1:1" in done.stderr
+
+
+def test_numbers_that_json_does_not_know_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    show({"loss": float("nan"), "cuts": [{"loss": float("inf")}]}, True)
+    assert json.loads(capsys.readouterr().out) == {"loss": None, "cuts": [{"loss": None}]}
+
+
+def test_dask_finds_the_command_by_its_entry_point() -> None:
+    root = Path(__file__).resolve().parents[2]
+    table = tomllib.loads((root / "pyproject.toml").read_text())["project"]["entry-points"]
+    point = EntryPoint("daskps", table["dask_cli"]["daskps"], "dask_cli")
+    assert point.load() is command
+    assert {"ingest", "train", "resume", "predict", "evaluate", "inspect"} < set(command.commands)
