@@ -25,10 +25,12 @@ __all__ = [  # noqa: F405
     "Ratings",
     "errors",
     "from_arrays",
+    "from_texts",
     "load",
     "local_cluster",
     "open_dataset",
     "open_ratings",
+    "read_docword",
     "read_ratings",
     "read_svmlight",
 ]

@@ -10,8 +10,10 @@ from daskps.data import (
     Dataset,
     Ratings,
     from_arrays,
+    from_texts,
     open_dataset,
     open_ratings,
+    read_docword,
     read_ratings,
     read_svmlight,
 )
@@ -34,10 +36,12 @@ __all__ = [
     "Ratings",
     "errors",
     "from_arrays",
+    "from_texts",
     "load",
     "local_cluster",
     "open_dataset",
     "open_ratings",
+    "read_docword",
     "read_ratings",
     "read_svmlight",
 ]

@@ -5,11 +5,13 @@ Owns ingest, the dataset format and access to partitions. Knows nothing of param
 
 from .arrays import as_dataset, from_arrays
 from .dataset import Dataset, open_dataset
+from .docword import read_docword
 from .format import Hashing
 from .partition import Partition
 from .ratings import Ratings, open_ratings
 from .read_ratings import as_ratings, read_ratings
 from .svmlight import read_svmlight
+from .texts import from_texts
 
 __all__ = [
     "Dataset",
@@ -19,8 +21,10 @@ __all__ = [
     "as_dataset",
     "as_ratings",
     "from_arrays",
+    "from_texts",
     "open_dataset",
     "open_ratings",
+    "read_docword",
     "read_ratings",
     "read_svmlight",
 ]
