@@ -115,6 +115,7 @@ def _words(
     given: str | os.PathLike[str] | Sequence[str] | None, path: str, n_words: int
 ) -> NDArray[Any] | None:
     where: str | os.PathLike[str] | None = None
+    listed: Sequence[str] = ()
     if given is None:
         name = os.path.basename(path).replace("docword", "vocab", 1)
         beside = Path(path).with_name(name.removesuffix(".gz"))
@@ -123,10 +124,11 @@ def _words(
         where = beside
     elif isinstance(given, (str, os.PathLike)):
         where = given
+    else:
+        listed = given
     if where is not None:
-        given = Path(where).read_text(encoding="utf-8").split("\n")
-        given = given[:-1] if given[-1] == "" else given
-    words = np.array([str(w).strip() for w in given or ()], dtype=str)
+        listed = Path(where).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    words = np.array([str(w).strip() for w in listed], dtype=str)
     if len(words) != n_words:
         source = "vocabulary" if where is None else f"vocabulary {os.fspath(where)!r}"
         raise DataError(f"{source} has {len(words)} words, but {path!r} says {n_words}.")
@@ -171,7 +173,7 @@ def _entries(block: Block, skip: int, n_docs: int, n_words: int) -> NDArray[np.i
     if skip >= block.data.count(b"\n") > 0:
         return np.empty((0, 3), np.int64)
     try:
-        table = pd.read_csv(
+        table: NDArray[np.int64] = pd.read_csv(
             io.BytesIO(block.data),
             sep=r"\s+",
             header=None,
