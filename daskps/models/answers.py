@@ -55,12 +55,12 @@ class Question:
     n_features: int
     estimator: str
     """Name of its class, for messages."""
-    column: str = "class"
-    """What the columns are, for the dimensions of a DataArray."""
     hashing: Hashing | None = None
     """How columns of the training data were hashed; rows that are not, are hashed in this way."""
     any_width: bool = False
     """Whether rows may have any number of features."""
+    column: str = "class"
+    """What the columns are, for the dimensions of a DataArray."""
 
     def of_rows(self, part: Partition) -> NDArray[Any]:
         """Return the answers for the rows of a partition."""

@@ -241,7 +241,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         question = answers.Question(
             *(score, _as_it_is, np.dtype(np.float32), topics, self.n_features_in_),
             type(self).__name__,
-            "topic",
+            column="topic",
         )
         return answers.answer(question, X)
 
