@@ -1,1 +1,68 @@
-1
+# Needs make and Python 3.11 or newer; everything else goes into .venv.
+#
+#   make demo [DATA=file.svm]   train on a two-process cluster, kill one process, compare
+#   make test                   all tests but the slow ones
+#   make slow                   the slow ones
+#   make lint                   ruff, mypy and the import contracts
+#   make floors                 the tests on the oldest versions that pyproject.toml allows
+#   make clean                  remove .venv and what the tools left
+#
+# PYTHON=python3.12 chooses the interpreter that .venv is made with.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help demo test slow lint floors clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: .venv/.installed-dashboard
+	$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
+
+test: .venv/.installed-dashboard .venv/.installed-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: .venv/.installed-dashboard .venv/.installed-test
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Every ">=" becomes "=="; the extra of linters is left out, its tools are not what is tested.
+FLOORS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  extras = project["optional-dependencies"]; \
+  lines = project["dependencies"] + extras["dashboard"] + extras["test"]; \
+  print("\n".join(lines).replace(">=", "=="))
+
+floors: | $(BIN)/python
+	$(BIN)/python -m venv .venv/floors
+	$(BIN)/python -c '$(FLOORS)' > .venv/floors/requirements.txt
+	.venv/floors/bin/python -m pip install -qq --disable-pip-version-check \
+	  --requirement .venv/floors/requirements.txt
+	.venv/floors/bin/python -m pytest $(PYTEST_ARGS)
+
+# One stamp an extra of pyproject.toml: installed once, and again when pyproject.toml changes.
+.venv/.installed-%: pyproject.toml | $(BIN)/python
+	@echo "installing daskps and its $* dependencies into .venv (once)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+# Some system packages of Python come without venv or ensurepip, hence the last message. A half-made
+# .venv is removed, so that the next make starts over.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "daskps needs Python 3.11 or newer, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install" \
+	    "python3-venv, or name another one: make PYTHON=..." >&2; exit 1; }
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
