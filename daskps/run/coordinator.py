@@ -10,17 +10,12 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Literal
 
-from daskps.errors import NonFinitePush, RunFailed, RunTimeout
+from daskps.errors import NonFinitePush
 from daskps.run import events as ev
+from daskps.run import verdicts
 from daskps.run.ledger import Ledger
+from daskps.run.moves import Moves, Running
 from daskps.run.policy import Policy
-
-
-@dataclass(slots=True)
-class _Running:
-    partition: int
-    clock: int
-    copied: bool = False
 
 
 @dataclass(slots=True)
@@ -33,12 +28,13 @@ class Coordinator:
     policy: Policy
     clocks: dict[int, int]
     ledger: Ledger
+    moves: Moves
     now: float = 0.0
     target: int = 0
-    running: dict[int, _Running] = field(default_factory=dict)
+    running: dict[int, Running] = field(default_factory=dict)
     ended: str | None = None
     _busy: str | None = None
-    """What keeps tasks from starting: ``turning``, ``freezing``, ``evaluating``, ``recovering``."""
+    """What keeps tasks from starting: turning, freezing, evaluating, moving or recovering."""
     _unsure: set[int] = field(default_factory=set)
     """Partitions whose task ended without success: some shards may have counted its push, so it
     must be done again before a cut, and before the end."""
@@ -48,6 +44,7 @@ class Coordinator:
     _want_turn: bool = False
     _turn: int = 0
     """Number of the newest turn of the model."""
+    _n_shards: int = 0
     _want_cut: bool = False
     _want_evaluation: bool = False
     _writing: str | None = None
@@ -73,7 +70,9 @@ class Coordinator:
     ) -> Coordinator:
         """Return a coordinator at clock 0, or at the clocks of a cut that is resumed."""
         start = dict(clocks) if clocks else dict.fromkeys(range(policy.n_partitions), 0)
-        self = cls(policy, start, ledger or Ledger(policy.clocks_per_pass), target=policy.n_clocks)
+        ledger, moves = ledger or Ledger(policy.clocks_per_pass), Moves(policy.rebalance)
+        self = cls(policy, start, ledger, moves, target=policy.n_clocks)
+        self._n_shards = policy.n_shards
         self._pass = self.min_clock // policy.clocks_per_pass
         self._last_cut = (None, self.min_clock, 0.0)
         self._safe = self.min_clock if clocks is not None else None
@@ -101,7 +100,10 @@ class Coordinator:
             case ev.TaskFailed():
                 actions = self._failed(event)
             case ev.WorkerLost(_, shards):
+                self.moves.note(event)
                 actions = self._lost(shards) if shards else []
+            case ev.Moved() | ev.MoveFailed():
+                actions = self._moved(event)
             case ev.Recovered():
                 actions = self._recovered(event)
             case ev.RecoveryFailed(error):
@@ -118,7 +120,8 @@ class Coordinator:
                 actions = self._turned(event)
             case ev.StopRequested(reason):
                 actions = self._stop_soon(reason)
-            case ev.WorkerJoined():
+            case ev.WorkerJoined() | ev.WorkerLeaving():
+                self.moves.note(event)
                 actions = []
         return actions if self.ended else actions + self._advance()
 
@@ -134,9 +137,13 @@ class Coordinator:
         whole = all(self.clocks[p] >= c for p, c in self._ahead.items())
         due = self._want_cut and whole
         cut_now = due and (self._writing is None or self.min_clock >= self.target)
-        if self._want_turn or cut_now or self._want_evaluation:
+        over = self.min_clock >= self.target
+        # at the end only if what a worker holds would go with it
+        wanted = self.moves.wanted and (bool(self.moves.leaving) or not over)
+        move_now = wanted and whole and self._writing is None
+        if self._want_turn or move_now or cut_now or self._want_evaluation:
             again = self._admit(self._unsure)
-            return again if again or self.running else self._quiet()
+            return again if again or self.running else self._quiet(move_now)
         if self.min_clock >= self.target:
             return [] if self.running or self._writing else self._finish()
         return self._admit()
@@ -155,14 +162,17 @@ class Coordinator:
         if not self.running:
             self._progress = self.now
         self._tokens += 1
-        self.running[self._tokens] = _Running(partition, clock)
+        self.running[self._tokens] = Running(partition, clock)
         return ev.Launch(self._tokens, partition, clock, copy_of)
 
-    def _quiet(self) -> list[ev.Action]:
-        """Nothing runs: take the turn, the evaluation or the cut that waited for it."""
+    def _quiet(self, move: bool) -> list[ev.Action]:
+        """Nothing runs: take the turn, the move, the evaluation or the cut that waited for it."""
         if self._want_turn:  # first: the clock is not over without it
             self._busy, self._turn = "turning", self._turn + 1
             return [ev.TakeTurn(self._turn, self.min_clock)]
+        if move:
+            self._busy = "moving"
+            return [self.moves.begin(self.clocks)]
         if self._want_evaluation:
             # before the cut, which then holds its outcome: a resumed run stops where this one does
             self._busy = "evaluating"
@@ -214,10 +224,7 @@ class Coordinator:
         bound = self.policy.max_attempts if own else self.policy.max_refusals
         if not final and self._failures[key] < bound:
             return []
-        why = (
-            f"(partition, clock) {key[:2]} failed {bound} times, the reason being {event.reason!r}."
-        )
-        return self._fail(event.error or RunFailed(why))
+        return self._fail(event.error or verdicts.failures(key[:2], bound, event.reason))
 
     def _clock_over(self) -> None:
         """Decide what the clock that every partition has now finished brings about."""
@@ -264,14 +271,8 @@ class Coordinator:
     def _silence(self) -> list[ev.Action]:
         waiting = {t: r for t, r in self.running.items() if not r.copied}
         if self.now - self._progress >= self.policy.patience:
-            tasks = sorted({(r.partition, r.clock) for r in self.running.values()})
-            return self._fail(
-                RunTimeout(
-                    f"no task finished for {self.now - self._progress:.0f} s, with speculative "
-                    f"copies running; waited for (partition, clock) {tasks[:5]}. Look at the "
-                    "workers' logs; fewer rows_per_clock make shorter tasks."
-                )
-            )
+            tasks = ((r.partition, r.clock) for r in self.running.values())
+            return self._fail(verdicts.silence(self.now - self._progress, tasks))
         copies: list[ev.Action] = []
         for token, run in waiting.items():
             run.copied = True
@@ -334,23 +335,25 @@ class Coordinator:
                     self._stop_soon("tol")
         return []
 
+    def _moved(self, event: ev.Moved | ev.MoveFailed) -> list[ev.Action]:
+        if self._busy == "moving" and event.number == self.moves.number:  # no loss came between
+            self._busy, self._progress = None, self.now
+            self.moves.end(event)
+            if isinstance(event, ev.Moved):
+                self._n_shards = event.n_shards
+        return []
+
     def _lost(self, shards: tuple[int, ...]) -> list[ev.Action]:
         self._recoveries += 1
         if self._recoveries > self.policy.max_recoveries:
-            return self._fail(
-                RunFailed(
-                    f"{self._recoveries} losses of shards without a finished clock between them; "
-                    f"expected at most {self.policy.max_recoveries}. See in the "
-                    "workers' logs why they die (memory, pre-emption)."
-                )
-            )
+            return self._fail(verdicts.losses(self._recoveries, self.policy.max_recoveries))
         if self._writing:  # nobody will publish it
             self._last_cut = (None, self._safe or 0, self.now)
         self._busy, self._writing, self._progress = "recovering", None, self.now
         # BSP replays, so that the result stays that of the calm run; without a cut there is
         # nothing to load a part from
         self._down |= set(shards)
-        everything = len(self._down) >= self.policy.n_shards
+        everything = len(self._down) >= self._n_shards
         self._rolling |= self.policy.staleness == 0 or self._safe is None or everything
         self._rolling |= self.policy.keeps_states
         # what still runs would be refused as stale; and its success could be old news by then

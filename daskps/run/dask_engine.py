@@ -13,14 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
-import dask
 from distributed import Client, Future, wait
 from distributed.actor import ProxyRPC
 from msgspec.structs import replace
 
 from daskps.data import Dataset
 from daskps.errors import RunFailed, RunTimeout, ShardLost
-from daskps.run import dask_worker
+from daskps.run import dask_data, dask_worker
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
 from daskps.run.dask_calls import Caller
@@ -79,20 +78,20 @@ class DaskEngine(Engine):
                 "block; call it with asyncio.to_thread, or use a synchronous Client."
             )
         self._client = client
-        n = n_shards or self._count_workers()
+        n, self.one_each = n_shards or self._count_workers(), n_shards is None
         super().__init__(plan, n, dataset.partition_rows.tolist(), checkpoints)
         client.register_plugin(DaskpsScheduler())
         self._register_on_workers()
         self._caller = Caller(self._rpc)
         self._tasks: dict[int, tuple[Future[Any], int]] = {}
-        self._shards: dict[int, Future[Any]] = {}
+        self._futures: dict[int, Future[Any]] = {}
         self._data: list[Future[Any]] = []
         self._held_out: list[Future[Any]] = []
         Hub.of(client).attach(plan.run, self._news)
         try:
-            self._data = self._load(dataset, "data")
+            self._data = self._load(dataset, held_out=False)
             if held_out is not None:
-                self._held_out = self._load(held_out, "held")
+                self._held_out = self._load(held_out, held_out=True)
         except BaseException:
             self._close()
             raise
@@ -113,14 +112,21 @@ class DaskEngine(Engine):
                 f"no Dask worker at {self._scheduler.address} within {self.patience:g} s; "
                 "start one, or use daskps.local_cluster()."
             ) from error
-        return len(self._workers())
+        return len(self.workers())
 
     @property
     def _scheduler(self) -> Any:
         return self._client.scheduler
 
-    def _workers(self) -> list[str]:
-        return list(self._ask(self._scheduler.identity, n_workers=-1)["workers"])
+    @property
+    def shards(self) -> dict[int, Future[Any]]:
+        """What keeps each shard alive."""
+        return self._futures
+
+    def workers(self) -> list[str]:
+        """Return the addresses of the workers that run tasks."""
+        found = self._ask(self._scheduler.identity, n_workers=-1)["workers"]
+        return [address for address, w in found.items() if w["status"] == "running"]
 
     def _ask(self, question: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         """Return the scheduler's answer, within bounds."""
@@ -170,41 +176,24 @@ class DaskEngine(Engine):
 
     # -- data --------------------------------------------------------------------------------
 
-    def _load(self, dataset: Dataset, what: str) -> list[Future[Any]]:
-        # the threshold only guards against arrays that slip into graphs by mistake
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
-            futures = [
-                self._client.submit(
-                    dask_worker.load,
-                    dataset.partition(i) if dataset.in_memory else dataset,
-                    i,
-                    self.plan,
-                    held_out=what == "held",
-                    key=f"daskps-{what}-{self.plan.run}-{i}",
-                )
-                for i in range(dataset.n_partitions)
-            ]
-        alone = time.monotonic()
-        while (left := self._wait(futures, 1.0)) and not any(f.status == "error" for f in futures):
-            if self._workers():
-                alone = time.monotonic()
-            elif time.monotonic() - alone > self.patience:
-                raise RunTimeout(
-                    f"{len(left)} of {len(futures)} partitions wait to be read, and there was no "
-                    f"worker for {self.patience:g} s; start one and call fit again."
-                )
-        for future in futures:
-            if future.status == "error":
-                future.result()
+    def _load(self, dataset: Dataset, *, held_out: bool) -> list[Future[Any]]:
+        futures = dask_data.submit(self._client, dataset, self.plan, held_out=held_out)
+        dask_data.wait_for(futures, self._wait, self.workers, self.patience)
         return futures
 
     # -- shards ------------------------------------------------------------------------------
 
-    def _make(self, incarnations: Mapping[int, int], generation: int) -> dict[int, ShardRef]:
+    def _make(
+        self,
+        incarnations: Mapping[int, int],
+        generation: int,
+        slots: Mapping[int, Sequence[int]],
+        where: Mapping[int, str] | None = None,
+    ) -> dict[int, ShardRef]:
         refs: dict[int, ShardRef] = {}
         wanted = dict(incarnations)
         for again in reversed(range(PLACINGS)):
-            placed = self._place(wanted, generation, last=not again)
+            placed = self._place(wanted, generation, slots, where or {}, last=not again)
             refs |= placed
             wanted = {s: n + 1 for s, n in wanted.items() if s not in placed}
             if not wanted:
@@ -212,20 +201,27 @@ class DaskEngine(Engine):
         return refs
 
     def _place(
-        self, incarnations: Mapping[int, int], generation: int, *, last: bool
+        self,
+        incarnations: Mapping[int, int],
+        generation: int,
+        slots: Mapping[int, Sequence[int]],
+        where: Mapping[int, str],
+        *,
+        last: bool,
     ) -> dict[int, ShardRef]:
         """Make shards and return where they are, without those whose worker died meanwhile."""
         futures = {}
         for shard, number in incarnations.items():
-            slots = self.layout.slots_of(shard)
             # a new key for each incarnation: no reference to the old one can reach the new
             futures[shard] = self._client.submit(
                 ShardHost,
-                *(shard, number, self.plan.server, slots, generation),
+                *(shard, number, self.plan.server, list(slots[shard]), generation),
                 actor=True,
                 key=shard_key(self.plan.run, shard, number),
+                # never only there: it would be waited for if that worker went
+                **_rather(where.get(shard)),
             )
-        self._shards.update(futures)
+        self._futures.update(futures)
         if left := self._wait(list(futures.values()), self.recovery_timeout):
             raise RunTimeout(
                 f"{len(left)} shards were not placed within {self.recovery_timeout:g} s; expected "
@@ -236,15 +232,15 @@ class DaskEngine(Engine):
                 future.result(timeout=PING)
         # who_has, not the proxy: a proxy binds to whatever client is the default one
         keys = [f.key for f in futures.values()]
-        where = self._ask(self._scheduler.who_has, keys=keys)
+        found = self._ask(self._scheduler.who_has, keys=keys)
         refs = [
-            ShardRef(shard, incarnations[shard], where[future.key][0], str(future.key))
+            ShardRef(shard, incarnations[shard], found[future.key][0], str(future.key))
             for shard, future in futures.items()
-            if where.get(future.key)
+            if found.get(future.key)
         ]
         doors = self._call([(ref, "door", {}) for ref in refs], PING)
-        found = zip(refs, doors, strict=True)
-        return {r.shard: replace(r, door=d) for r, d in found if isinstance(d, Door)}
+        pairs = zip(refs, doors, strict=True)
+        return {r.shard: replace(r, door=d) for r, d in pairs if isinstance(d, Door)}
 
     def _homes(self, refs: Mapping[int, ShardRef]) -> tuple[int, ...]:
         # where a partition's data is its tasks will run, and what it keeps need not travel
@@ -269,6 +265,8 @@ class DaskEngine(Engine):
         if "token" in message:
             token, metrics = message["token"], message["metrics"]
             self._inbox.put(lambda: self._finished(token, metrics, message["worker"]))
+        elif "leaving" in message:
+            self.post(ev.WorkerLeaving(message["leaving"]))
         elif "joined" in message:
             self.post(ev.WorkerJoined(message["joined"]))
         elif "lost" in message:
@@ -341,6 +339,11 @@ class DaskEngine(Engine):
             return silent
         return failure
 
+    def settled(self) -> None:
+        """Let the data follow the shards, while training goes on."""
+        workers = sorted({ref.address for ref in self.layout.refs.values()})
+        dask_data.follow(self._client, self._data, workers)
+
     def _expel(self, address: str) -> None:
         # a process that hangs looks alive to Dask, which would put the shard there again
         self._ask(self._client._run_on_scheduler, expel, address)
@@ -376,12 +379,16 @@ class DaskEngine(Engine):
     def _close(self) -> None:
         Hub.of(self._client).detach(self.plan.run)
         futures = [f for f, _ in self._tasks.values()]
-        futures += [*self._shards.values(), *self._data, *self._held_out]
+        futures += [*self._futures.values(), *self._data, *self._held_out]
         for future in futures:
             future.release()
         self._tasks.clear()
-        self._shards.clear()
+        self._futures.clear()
         self._data = self._held_out = []
+
+
+def _rather(worker: str | None) -> dict[str, Any]:
+    return {} if worker is None else {"workers": [worker], "allow_other_workers": True}
 
 
 def _key(what: str, run: str, *numbers: int) -> tuple[str, int]:

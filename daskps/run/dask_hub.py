@@ -1,9 +1,11 @@
-"""News from the scheduler: who came, who went, which task is done; and shards kept from `adapt`."""
+"""News from the scheduler: who came, who goes, who went, which task is done."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Container, Sequence
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -11,6 +13,11 @@ from distributed import Client, Scheduler, SchedulerPlugin
 
 from daskps.run.dask_worker import TOPIC
 
+RETIRE = "retire_workers"
+STARTED = 60.0
+"""Seconds in which a worker that has registered must have started."""
+DRAINED = 60.0
+"""Seconds in which a worker that retires must have given its shards away."""
 _SHARD = "('daskps-shard-"
 _SETTLED = frozenset({"memory", "released", "erred", "forgotten"})
 
@@ -18,14 +25,60 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 class DaskpsScheduler(SchedulerPlugin):
-    """Publishes joins and losses, and keeps `adapt` from closing a worker that holds a shard."""
+    """Publishes who comes and goes; lets workers give their shards away before they retire."""
 
     name = "daskps"
     idempotent = True
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Remember the scheduler, whose hook for transitions does not name it."""
+        """Stand before the scheduler's handler for retirements, which all ways of leaving use."""
         self._scheduler = scheduler
+        self._announcing: set[asyncio.Task[None]] = set()
+        self._retire = scheduler.handlers[RETIRE]
+        scheduler.handlers[RETIRE] = self.retire_workers
+
+    async def close(self) -> None:
+        """Take the place in front of the handler away."""
+        self._scheduler.handlers[RETIRE] = self._retire
+        for task in self._announcing:
+            task.cancel()
+
+    async def retire_workers(
+        self,
+        names: Sequence[Any] | None = None,
+        workers: Sequence[Any] | None = None,
+        close_workers: bool = False,
+        remove: bool = True,
+        stimulus_id: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Retire workers as Dask does, once no run needs what they hold.
+
+        Dask refuses a worker that holds an actor, and `cluster.scale` then closes it all the same.
+        """
+        rest = {"close_workers": close_workers, "remove": remove, "stimulus_id": stimulus_id}
+        wanted = names if names is not None else workers
+        if wanted is None:
+            wanted = self._scheduler.workers_to_close(**kwargs)
+        # `cluster.scale` gives names where addresses are expected
+        known = {str(w.name): w.address for w in self._scheduler.workers.values()}
+        leaving = {known.get(str(w), w) for w in wanted}
+        holders = [w for w in leaving if self._holds_shard(w)]
+        if not holders or not self._somebody_stays(leaving):
+            return await self._retire(names=names, workers=workers, **rest, **kwargs)
+        for address in holders:
+            self._scheduler.log_event(TOPIC, {"leaving": address})
+        deadline = time.monotonic() + DRAINED
+        while any(map(self._holds_shard, holders)) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        return await self._retire(workers=sorted(leaving), **rest)
+
+    def _holds_shard(self, address: str) -> bool:
+        worker = self._scheduler.workers.get(address)
+        return worker is not None and any(is_shard(task.key) for task in worker.actors)
+
+    def _somebody_stays(self, leaving: Container[str]) -> bool:
+        return any(w.address not in leaving for w in self._scheduler.running)
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
         """Correct the scheduler's lists of actors once a shard is somewhere, or nowhere.
@@ -40,8 +93,18 @@ class DaskpsScheduler(SchedulerPlugin):
                 (worker.actors.add if holds else worker.actors.discard)(task)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
-        """Tell the drivers that a worker came."""
-        scheduler.log_event(TOPIC, {"joined": worker})
+        """Tell the drivers that a worker came, once it has started its plugins and takes tasks."""
+        task = asyncio.create_task(self._announce(worker))
+        self._announcing.add(task)
+        task.add_done_callback(self._announcing.discard)
+
+    async def _announce(self, worker: str) -> None:
+        deadline = time.monotonic() + STARTED
+        while (state := self._scheduler.workers.get(worker)) and time.monotonic() < deadline:
+            if state in self._scheduler.running:
+                self._scheduler.log_event(TOPIC, {"joined": worker})
+                return
+            await asyncio.sleep(0.02)
 
     def remove_worker(
         self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **kwargs: Any
@@ -50,8 +113,11 @@ class DaskpsScheduler(SchedulerPlugin):
         scheduler.log_event(TOPIC, {"lost": worker})
 
     def valid_workers_downscaling(self, scheduler: Scheduler, workers: list[Any]) -> list[Any]:
-        """Return the workers without shards: a shard's worker looks idle and empty to Dask."""
-        return [w for w in workers if not any(is_shard(ts.key) for ts in w.actors)]
+        """Keep a worker that holds a shard: it looks idle and empty to Dask between two tasks."""
+        holders = [w for w in scheduler.workers.values() if self._holds_shard(w.address)]
+        if holders and set(holders) <= set(workers):
+            return [w for w in workers if w is not holders[0]]
+        return workers
 
 
 def shard_key(run: str, shard: int, incarnation: int) -> str:

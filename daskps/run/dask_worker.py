@@ -8,6 +8,7 @@ answers. Worker handlers are no documented interface, therefore `setup` checks f
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +22,11 @@ from distributed.utils import parse_ports
 
 from daskps.data import Dataset, Partition
 from daskps.errors import RunFailed, ShardLost
+from daskps.run import events as ev
 from daskps.run.dask_calls import HANDLER, refusal
 from daskps.run.door import DoorKeeper
 from daskps.run.host import ShardHost
+from daskps.run.mover import Source, question
 from daskps.run.peers import Peers
 from daskps.run.plan import Plan, Prepared
 from daskps.run.task import run_evaluation, run_task
@@ -35,6 +38,8 @@ from daskps.server.shard import Shard
 TOPIC = "daskps"
 IDLE = 10.0
 """Seconds without a task after which a worker's scratch memory is freed."""
+MOVE = 50.0
+"""Seconds in which a shard must hand over what moves."""
 PORT = "daskps.data-port"
 """Dask setting: port, or range of ports, for pulls and pushes; 0 lets the system choose."""
 
@@ -147,10 +152,24 @@ class DaskpsWorker(WorkerPlugin):
             if operation == "door":
                 return {"status": "OK", "result": self.keeper.door}
             loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(None, host.operate, operation, message)
+            if operation == "move_in":
+                take = functools.partial(self._move_in, host, **message)
+                result: Any = await loop.run_in_executor(None, take)
+            else:
+                result = await loop.run_in_executor(None, host.operate, operation, message)
         except Exception as error:  # an exception that escapes a handler would be logged and lost
             return refusal(error)
         return {"status": "OK", "result": to_serialize(result)}
+
+    def _move_in(
+        self, host: ShardHost, generation: int, clocks: ev.Clocks, sources: Sequence[Source]
+    ) -> None:
+        """Let a shard take what others hold: by reference if they are here."""
+        here = [s for s in sources if s[0].address == self.worker.address]
+        there = [s for s in sources if s[0].address != self.worker.address]
+        wait = self.peers.send([(s[0], question(s, generation), ()) for s in there], MOVE)
+        parts = [self.host(s[0]).shard.ask(question(s, generation)) or {} for s in here]
+        host.move_in(generation, clocks, [*parts, *wait()])
 
 
 class WorkerTransport:

@@ -6,12 +6,11 @@ a shard is made, how it is called, and where tasks run.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import queue
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,18 +23,17 @@ from daskps.run.checkpoint import Checkpoints
 from daskps.run.cut_writer import CutWriter
 from daskps.run.host import Frost
 from daskps.run.ledger import Ledger
-from daskps.run.plan import Conducted, Plan
+from daskps.run.mover import move
+from daskps.run.plan import Plan
 from daskps.run.state import State
-from daskps.server.client import merge_values
+from daskps.run.turns import take_turn
+from daskps.server.client import batches, merge_values
 from daskps.server.functions import FUNCTIONS
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Arrays, Stats
-from daskps.server.tables import Placement
 
 logger = logging.getLogger("daskps")
 
-VALUES = 64 * 2**20
-"""Bytes of a range table's parameters that are on their way to the driver at a time."""
 SLOWEST = 10e6
 """Bytes a second that a store or a network moves at the least."""
 SCAN = 200e6
@@ -70,6 +68,8 @@ class Engine(ABC):
         Where cuts go; None keeps none.
     """
 
+    one_each = False
+    """Whether every worker is to hold one shard, however many there are."""
     recovery_timeout = 60.0
     """Seconds in which lost shards must stand again."""
 
@@ -93,6 +93,8 @@ class Engine(ABC):
                 plan, checkpoints, partition_rows, self._call, self.post, lambda: self.layout
             )
         self._state: State | None = None
+        self._used: dict[int, int] = {}
+        """Newest incarnation of shards that were moved, or are no more."""
 
     # -- for the driver ----------------------------------------------------------------------
 
@@ -100,10 +102,10 @@ class Engine(ABC):
         """Place the shards, at the state of `cut` or at `state` if one is given."""
         self._state = state
         numbers = range(self.n_shards)
-        here = [ShardRef(s, 0, "", "") for s in numbers]  # addresses do not matter to ownership
-        slots = Layout.place(self.plan.server.n_slots, dict(enumerate(here)))
+        nowhere = {s: ShardRef(s, 0, "", "") for s in numbers}
+        slots = Layout.place(self.plan.server.n_slots, nowhere)
         self.layout = slots
-        refs = self._make(dict.fromkeys(numbers, 0), generation=1)
+        refs = self._make(dict.fromkeys(numbers, 0), 1, slots.by_shard())
         homes = self._homes(refs) if self.plan.keeps_states else ()
         self.layout = Layout(1, slots.owners, refs, homes)
         if cut is not None and self._store is not None:
@@ -137,6 +139,8 @@ class Engine(ABC):
                 self._evaluate(clock)
             case ev.TakeTurn(number, clock):
                 self._take_turn(number, clock, ledger)
+            case ev.Move():
+                self.post(move(self, action))
             case ev.Recover():
                 self._recover(action)
             case ev.Finish() | ev.Fail():
@@ -145,16 +149,8 @@ class Engine(ABC):
     def values(self, table: str) -> tuple[NDArray[Any] | None, NDArray[Any]]:
         """Return keys (of hash tables) and parameters of `table`."""
         place = self.plan.server.placements()[table]
-        return merge_values(place, self._parts_of(place))
-
-    def _parts_of(self, place: Placement) -> Iterator[Any]:
-        """Yield what every shard holds of a table, some slots at a time: never all of it twice."""
-        spec = place.spec
-        nbytes = spec.n_rows * spec.width * spec.updater.dtype.itemsize
-        step = place.n_used if nbytes <= VALUES else max(1, VALUES * place.n_used // nbytes)
-        for first in range(0, place.n_used, step):
-            slots = list(range(first, min(first + step, place.n_used)))
-            yield from self._all("values", table=spec.name, slots=slots).values()
+        some = (self._all("values", table=table, slots=slots) for slots in batches(place))
+        return merge_values(place, (part for parts in some for part in parts.values()))
 
     def kept(self, partition: int) -> Arrays:
         """Return what a partition kept last."""
@@ -167,10 +163,6 @@ class Engine(ABC):
         """Return everything that the shards hold, to start another run from."""
         self._all("freeze", cut="state")
         return State.gather(self.layout, self._all("dump", cut="state"))
-
-    def reduce(self, function: str, **params: Any) -> float:
-        """Run a server function on every shard and merge the parts in slot order."""
-        return float(self._apply(function, params, None))
 
     def stats(self) -> dict[int, Stats]:
         """Return what each shard holds and has done."""
@@ -193,11 +185,58 @@ class Engine(ABC):
             self._writer.join(self._bulk_timeout)
         self._close()
 
+    # -- for a move --------------------------------------------------------------------------
+
+    def make_at(
+        self, where: Mapping[int, str], slots: Mapping[int, Sequence[int]], generation: int
+    ) -> dict[int, ShardRef]:
+        """Make new incarnations of shards on the workers in `where`, empty."""
+        held = self.layout.refs
+        before = {s: held[s].incarnation if s in held else self._used.get(s, -1) for s in where}
+        numbers = {s: max(n, self._used.get(s, -1)) + 1 for s, n in before.items()}
+        refs = self._make(numbers, generation, slots, where)
+        # also if the move fails: no key may come twice
+        self._used |= {s: ref.incarnation for s, ref in refs.items()}
+        return refs
+
+    @abstractmethod
+    def settled(self) -> None:
+        """Take note that everything has moved."""
+
+    def call(self, calls: Sequence[ControlCall]) -> list[Any]:
+        """Call operations that may move all that a shard holds."""
+        return self._call(calls, self._bulk_timeout)
+
     # -- for subclasses ----------------------------------------------------------------------
 
     @abstractmethod
-    def _make(self, incarnations: Mapping[int, int], generation: int) -> dict[int, ShardRef]:
-        """Make new incarnations of shards, with initial values, and wait for them."""
+    def _make(
+        self,
+        incarnations: Mapping[int, int],
+        generation: int,
+        slots: Mapping[int, Sequence[int]],
+        where: Mapping[int, str] | None = None,
+    ) -> dict[int, ShardRef]:
+        """Make new incarnations of shards, with initial values, and wait for them.
+
+        Parameters
+        ----------
+        incarnations
+            Number of each shard's new incarnation.
+        slots
+            What each is to hold.
+        where
+            Workers that they had better be on; anywhere by default.
+        """
+
+    @abstractmethod
+    def workers(self) -> list[str]:
+        """Return the addresses of the workers that can hold shards."""
+
+    @property
+    @abstractmethod
+    def shards(self) -> dict[int, Any]:
+        """What keeps each shard alive."""
 
     @abstractmethod
     def _call(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
@@ -253,7 +292,7 @@ class Engine(ABC):
             return ev.TaskFailed(token, "stale", error)
         return ev.TaskFailed(token, "lost" if isinstance(error, ShardLost) else "error", error)
 
-    def _apply(self, function: str, params: Mapping[str, Any], once: tuple[int, int] | None) -> Any:
+    def _apply(self, function: str, params: Mapping[str, Any], once: tuple[int, int]) -> Any:
         within = self.plan.call_timeout + self._nbytes / SCAN
         call = {"function": function, "params": params, "once": once}
         answers = self._all("apply", within=within, generation=self.layout.generation, **call)
@@ -261,23 +300,10 @@ class Engine(ABC):
         return FUNCTIONS[function].merge([parts[s] for s in sorted(parts)])
 
     def _take_turn(self, number: int, clock: int, ledger: Ledger) -> None:
-        calls = itertools.count()
-
-        def server(function: str, **params: Any) -> Any:
-            # a repeated turn makes the same calls, which shards that have answered only look up
-            return self._apply(function, params, (clock, next(calls)))
-
-        model, last = self.plan.model, ledger.turns.get(clock - 1)
-        before = None if last is None else last.state
-        assert isinstance(model, Conducted), model
-        try:
-            turn = model.take_turn(server, ledger.sums(clock - 1), before)
-        except (ShardLost, StaleLayout, TimeoutError) as error:
-            failed = ev.TurnFailed(number, error)
-            # looked for when it is read: by then the news of a loss may have come by itself
-            self._inbox.put(lambda: self.silent() or failed)
-        else:
-            self.post(ev.TurnTaken(number, turn))
+        event = take_turn(self.plan.model, number, clock, ledger, self._apply)
+        # looked for when it is read: by then the news of a loss may have come by itself
+        failed = isinstance(event, ev.TurnFailed)
+        self._inbox.put(lambda: (self.silent() if failed else None) or event)
 
     def _freeze(self, cut: str, clocks: ev.Clocks, ledger: dict[str, Any]) -> None:
         assert self._writer is not None
@@ -331,9 +357,12 @@ class Engine(ABC):
         self, lost: set[int], action: ev.Recover, cut: str | None
     ) -> tuple[set[int], ev.Clocks]:
         """Make lost shards again and bring all to one state; return which were lost meanwhile."""
-        numbers = {s: self.layout.refs[s].incarnation + 1 for s in lost}
+        refs = self.layout.refs
+        numbers = {s: max(refs[s].incarnation, self._used.get(s, -1)) + 1 for s in lost}
         generation = self.layout.generation + 1
-        self.layout = self.layout.replace(self._make(numbers, generation))
+        self.layout = self.layout.replace(
+            self._make(numbers, generation, {s: self.layout.slots_of(s) for s in numbers})
+        )
         clocks = action.clocks
         if action.how != "partial":
             clocks = self._clocks_of(cut)

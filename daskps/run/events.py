@@ -51,6 +51,33 @@ class WorkerLost:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerLeaving:
+    """A worker is about to be retired: what it holds must move first."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Slots and states are where the action wanted them; nothing was lost."""
+
+    number: int
+    """Of the `Move` that this answers."""
+    n_shards: int
+    moved: int
+    """Slots that changed their worker."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MoveFailed:
+    """Everything is where it was."""
+
+    number: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered:
     """Every shard stands again; `clocks` is where partitions go on from."""
 
@@ -154,6 +181,9 @@ Event = (
     | TaskFailed
     | WorkerJoined
     | WorkerLost
+    | WorkerLeaving
+    | Moved
+    | MoveFailed
     | Recovered
     | RecoveryFailed
     | CutFrozen
@@ -212,6 +242,15 @@ class TakeTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """Deal slots and states to the workers that stay, with nothing running."""
+
+    number: int
+    leaving: tuple[str, ...]
+    clocks: Clocks
+
+
+@dataclass(frozen=True, slots=True)
 class Recover:
     """Place the lost shards again, at the newest cut that is not ahead of `clocks`."""
 
@@ -238,4 +277,4 @@ class Fail:
     error: BaseException
 
 
-Action = Launch | Abandon | FreezeCut | Evaluate | TakeTurn | Recover | Finish | Fail
+Action = Launch | Abandon | FreezeCut | Evaluate | TakeTurn | Move | Recover | Finish | Fail

@@ -8,6 +8,7 @@ from typing import Any
 
 from daskps.errors import ShardLost
 from daskps.run import checkpoint, partition_states
+from daskps.server import moving
 from daskps.server.functions import Partial
 from daskps.server.layout import ShardRef
 from daskps.server.messages import Arrays, Stats
@@ -127,6 +128,12 @@ class ShardHost:
         # slots of shards that had lost updates have seen fewer samples
         samples = min(manifest.samples[s] for s in self._slots) if self._slots else 0.0
         states = partition_states.read(store, cut, manifest.states, partitions)
+        self.shard.restore(generation, clocks, samples, tables, states)
+
+    def move_in(self, generation: int, clocks: Mapping[int, int], parts: Sequence[Arrays]) -> None:
+        """Begin with what other shards have handed over."""
+        names = [t.name for t in self.shard.spec.tables]
+        samples, tables, states = moving.unpack(parts, names)
         self.shard.restore(generation, clocks, samples, tables, states)
 
     def stats(self) -> Stats:

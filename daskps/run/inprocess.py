@@ -19,6 +19,7 @@ from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
 from daskps.run.engine import ControlCall, Engine
 from daskps.run.host import ShardHost
+from daskps.run.mover import Source, question
 from daskps.run.plan import Plan, Prepared
 from daskps.run.task import mean_metrics, run_evaluation, run_task
 from daskps.server.buffers import Buffers
@@ -87,6 +88,7 @@ class InProcessEngine(Engine):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="daskps-task")
         self._hosts: dict[int, ShardHost] = {}
         self._transport = InProcessTransport(self._hosts)
+        self._before: dict[int, ShardHost] = {}
         self._abandoned: set[int] = set()
         self._data = self._load(dataset, plan.prepare)
         self._held_out = [] if held_out is None else self._load(held_out, plan.prepare_whole)
@@ -106,17 +108,50 @@ class InProcessEngine(Engine):
             lambda: ev.WorkerLost(ADDRESS, tuple(s for s in shards if s not in self._hosts))
         )
 
-    def _make(self, incarnations: Mapping[int, int], generation: int) -> dict[int, ShardRef]:
+    def workers(self) -> list[str]:
+        """Return the one address that there is."""
+        return [ADDRESS]
+
+    @property
+    def shards(self) -> dict[int, ShardHost]:
+        """What keeps each shard alive."""
+        return self._hosts
+
+    def settled(self) -> None:
+        """Let go of the shards that others took their rows from."""
+        self._before = {}
+
+    def _make(
+        self,
+        incarnations: Mapping[int, int],
+        generation: int,
+        slots: Mapping[int, Sequence[int]],
+        where: Mapping[int, str] | None = None,
+    ) -> dict[int, ShardRef]:
+        # a move takes rows from those that are replaced
+        self._before = {s: self._hosts[s] for s in incarnations if s in self._hosts}
         for shard, incarnation in incarnations.items():
-            slots = self.layout.slots_of(shard)
-            args = (shard, incarnation, self.plan.server, slots, generation)
+            args = (shard, incarnation, self.plan.server, slots[shard], generation)
             self._hosts[shard] = ShardHost(*args)
-        return {s: ShardRef(s, i, ADDRESS, f"shard-{s}-i{i}") for s, i in incarnations.items()}
+        at = where or {}
+        return {
+            s: ShardRef(s, i, at.get(s, ADDRESS), f"shard-{s}-i{i}")
+            for s, i in incarnations.items()
+        }
+
+    def _move_in(
+        self, host: ShardHost, generation: int, clocks: ev.Clocks, sources: Sequence[Source]
+    ) -> None:
+        shards = {**self._hosts, **self._before}
+        parts = [shards[s[0].shard].shard.ask(question(s, generation)) or {} for s in sources]
+        host.move_in(generation, clocks, parts)
 
     def _call(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
         def one(ref: ShardRef, operation: str, kwargs: Mapping[str, Any]) -> Any:
             try:
                 self._transport.local(ref)
+                if operation == "move_in":
+                    return self._move_in(self._hosts[ref.shard], **kwargs)
                 return self._hosts[ref.shard].operate(operation, kwargs)
             except Exception as error:
                 return error

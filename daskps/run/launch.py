@@ -47,6 +47,7 @@ class RunOptions:
     checkpoint_every: int | str | None = None
     keep: int = 2
     n_shards: int | None = None
+    rebalance: bool = True
     resume: bool = False
     listeners: Sequence[Listener] = ()
 
@@ -167,6 +168,7 @@ def _policy(
         checkpoint_seconds=parse_timedelta(every) if isinstance(every, str) else None,
         evaluate=evaluate,
         keeps_states=plan.keeps_states,
+        rebalance=options.rebalance,
         takes_turns=conducted,
         # what a conducted model evaluates may be a point that it gives up: it judges by itself
         tol=None if conducted and not evaluate else options.tol,

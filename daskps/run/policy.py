@@ -33,6 +33,8 @@ class Policy:
     """How often one (partition, clock) may fail by an error of its own."""
     max_refusals: int = 50
     """How often it may fail because shards or the layout were others than it was told."""
+    rebalance: bool = True
+    """Give slots to workers that join."""
     max_recoveries: int = 10
     """Losses in a row, without a finished clock between them, that are survived."""
     lease: float = 30.0

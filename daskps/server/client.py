@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,9 @@ from daskps.server.tables import Placement
 Call = tuple[ShardRef, Pull | Push | Ask, Blocks]
 """(where, message, where the rows go that answer a pull)."""
 
+
+VALUES = 64 * 2**20
+"""Bytes of a range table's parameters that are on their way to the driver at a time."""
 
 Runs = Sequence[tuple[int, int]]
 """First slot, and slot behind the last, of slots that follow each other on one shard."""
@@ -225,6 +228,15 @@ class ParameterClient:
         """Return the part of `runs` that can hold rows of a table."""
         n = self._places[keyset.table].n_used
         return runs if runs[-1][1] <= n else [(a, min(b, n)) for a, b in runs if a < n]
+
+
+def batches(place: Placement) -> Iterator[list[int]]:
+    """Yield the slots of a table, some at a time: never is all of it on its way at once."""
+    spec = place.spec
+    nbytes = spec.n_rows * spec.width * spec.updater.dtype.itemsize
+    step = place.n_used if nbytes <= VALUES else max(1, VALUES * place.n_used // nbytes)
+    for first in range(0, place.n_used, step):
+        yield list(range(first, min(first + step, place.n_used)))
 
 
 def merge_values(

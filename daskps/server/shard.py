@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.errors import StaleLayout
+from daskps.server import moving
 from daskps.server.cells import CellSlot
 from daskps.server.finite import check_finite
 from daskps.server.functions import FUNCTIONS, Partial
@@ -157,9 +158,19 @@ class Shard:
             self._check_generation(msg.generation)
             if msg.what == "rows":
                 return self._rows(msg)
+            if msg.what == "move":
+                return self._packed(msg)
             if msg.what == "keep":
                 return self._states.keep(msg.partition, msg.clock, msg.arrays)
             return self._states.before(msg.partition, msg.clock)
+
+    def _packed(self, msg: Ask) -> Arrays:
+        assert not self._waiting, "a move needs a quiet shard"
+        assert not self._folded, "a move needs a quiet shard"
+        slots, partitions = msg.arrays["slots"].tolist(), msg.arrays["partitions"].tolist()
+        tables = {n: {s: t[s].freeze() for s in slots if s in t} for n, t in self._tables.items()}
+        states = self._states.newest()
+        return moving.pack(self.samples, tables, {p: states[p] for p in partitions if p in states})
 
     def _rows(self, msg: Ask) -> Arrays:
         self._check_admitted(msg.clock)

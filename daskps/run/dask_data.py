@@ -1,0 +1,106 @@
+"""Partitions as Dask futures: read and prepared on workers, read again by Dask after a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dask
+from dask.typing import Key
+from distributed import Client, Future
+
+from daskps.data import Dataset
+from daskps.errors import RunTimeout
+from daskps.run import dask_worker
+from daskps.run.plan import Plan
+from daskps.run.seating import dealt
+
+logger = logging.getLogger("daskps")
+
+
+def submit(client: Client, dataset: Dataset, plan: Plan, *, held_out: bool) -> list[Future[Any]]:
+    """Return a future of every prepared partition."""
+    what = "held" if held_out else "data"
+    # the threshold only guards against arrays that slip into graphs by mistake
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+        return [
+            client.submit(
+                dask_worker.load,
+                dataset.partition(i) if dataset.in_memory else dataset,
+                i,
+                plan,
+                held_out=held_out,
+                key=f"daskps-{what}-{plan.run}-{i}",
+            )
+            for i in range(dataset.n_partitions)
+        ]
+
+
+def follow(client: Client, futures: Sequence[Future[Any]], workers: Sequence[str]) -> None:
+    """Copy partitions to workers that hold fewer than their share, in the background.
+
+    Tasks go where a partition is, so a worker that has just joined would get few.
+    """
+    loop: Any = client.loop
+    coroutine = _spread(client.scheduler, [f.key for f in futures], workers)
+    asyncio.run_coroutine_threadsafe(coroutine, loop.asyncio_loop).add_done_callback(_log_failure)
+
+
+async def _spread(scheduler: Any, keys: Sequence[Key], workers: Sequence[str]) -> None:
+    where = await scheduler.who_has(keys=keys)
+    numbers = {w: n for n, w in enumerate(workers)}
+    held = [next((numbers[w] for w in where.get(k, ()) if w in numbers), -1) for k in keys]
+    wanted = dealt(held, range(len(workers)), range(len(workers)))
+    for n, worker in enumerate(workers):
+        mine = [k for k, h, w in zip(keys, held, wanted, strict=True) if h != w == n]
+        if mine:
+            await scheduler.replicate(keys=mine, n=1, workers=[worker])
+
+
+def _log_failure(done: concurrent.futures.Future[None]) -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        logger.info("partitions could not be copied to a worker that joined: %s", error)
+
+
+def wait_for(
+    futures: Sequence[Future[Any]],
+    wait: Callable[[Sequence[Future[Any]], float], Sequence[Future[Any]]],
+    workers: Callable[[], Sequence[str]],
+    patience: float,
+) -> None:
+    """Wait until all partitions are read, for as long as there are workers to read them.
+
+    Parameters
+    ----------
+    futures
+        Of `submit`.
+    wait
+        Waits for some seconds and returns the futures that are still pending.
+    workers
+        Returns the workers that there are.
+    patience
+        Seconds that may pass without any worker.
+
+    Raises
+    ------
+    RunTimeout
+        If there was none for so long.
+    DaskpsError
+        Or whatever else the reading of a partition raised.
+    """
+    alone = time.monotonic()
+    while (left := wait(futures, 1.0)) and not any(f.status == "error" for f in futures):
+        if workers():
+            alone = time.monotonic()
+        elif time.monotonic() - alone > patience:
+            raise RunTimeout(
+                f"{len(left)} of {len(futures)} partitions wait to be read, and there was no "
+                f"worker for {patience:g} s; start one and call fit again."
+            )
+    for future in futures:
+        if future.status == "error":
+            future.result()

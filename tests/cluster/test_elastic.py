@@ -1,0 +1,125 @@
+"""Workers join and leave a run on a real cluster, in every way that Dask has; nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cluster_tools import (
+    PATIENCE,
+    Farm,
+    Recorder,
+    assert_clean,
+    at_clock,
+    bits,
+    calm,
+    calm_movers,
+    train,
+    wait_until,
+)
+from distributed import Client, LocalCluster
+from movers import Kept, Movers
+
+from daskps.run import events as ev
+from daskps.run.launch import Outcome
+
+pytestmark = pytest.mark.cluster
+
+
+def in_background(work: Callable[[], Any]) -> Callable[[], None]:
+    """Return what starts `work` in a thread: the driver must not wait for what waits for it."""
+    import threading
+
+    def start() -> None:
+        threading.Thread(target=work, name="test-background", daemon=True).start()
+
+    return start
+
+
+def assert_nothing_lost(outcome: Outcome, seen: Recorder) -> None:
+    assert bits(outcome) == bits(calm(max_iter=8))
+    assert not seen.of(ev.Recover)
+
+
+def test_a_shard_holder_is_retired_and_its_slots_move_first(tmp_path: Path) -> None:
+    seen, retired = Recorder(), []
+    with Farm(2, tmp_path) as farm:
+        (first, *_) = farm.workers()
+
+        def retire() -> None:
+            retired.append(farm.client.retire_workers([first], close_workers=True, remove=True))
+
+        outcome = train(farm.client, "bsp", seen, at_clock(6, in_background(retire)), max_iter=8)
+        wait_until(lambda: retired)
+        assert_clean(farm.scheduler)
+    assert list(retired[0]) == [first]
+    assert_nothing_lost(outcome, seen)
+    assert [m.n_shards for m in seen.of(ev.Moved)][:1] == [1]
+
+
+def test_a_worker_that_joins_gets_slots_and_tasks(tmp_path: Path) -> None:
+    seen = Recorder()
+    with Farm(1, tmp_path) as farm:
+        join = at_clock(4, in_background(lambda: farm.add(1)))
+        outcome = train(farm.client, "bsp", seen, join, max_iter=40)
+        joined = set(farm.workers())
+        assert_clean(farm.scheduler)
+    assert not seen.of(ev.Recover)
+    (moved,) = seen.of(ev.Moved)
+    assert (moved.n_shards, moved.moved) == (2, 32)
+    assert {done.worker for done in seen.of(ev.TaskDone)} == joined
+    assert bits(outcome) == bits(calm(max_iter=40))
+
+
+def test_what_partitions_keep_moves_with_the_slots(tmp_path: Path) -> None:
+    seen, kept = Recorder(), Kept()
+    with Farm(2, tmp_path) as farm:
+        (first, *_) = farm.workers()
+        retire = in_background(lambda: farm.client.retire_workers([first]))
+        run = {"model": Movers(), "collect": kept, "max_iter": 5}
+        outcome = train(farm.client, "bsp", seen, at_clock(6, retire), **run)
+        assert_clean(farm.scheduler)
+    assert not seen.of(ev.Recover)
+    assert kept.bits == calm_movers().bits
+    np.testing.assert_array_equal(kept.counts, outcome.values["count"][1][:, 0])
+
+
+@pytest.mark.parametrize("how", ["scale", "adapt"])
+def test_a_cluster_is_scaled_up_and_down_during_a_run(how: str) -> None:
+    seen = Recorder()
+    options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "threads_per_worker": 1}
+    with (
+        LocalCluster(n_workers=1, host="127.0.0.1", **options) as cluster,
+        Client(cluster) as client,
+    ):
+
+        def scale(n: int) -> Callable[[], None]:
+            def work() -> None:
+                if how == "scale":
+                    cluster.scale(n)
+                else:
+                    cluster.adapt(minimum=n, maximum=n, interval="50ms", wait_count=1)
+
+            return in_background(work)
+
+        told = [at_clock(4, scale(3)), Later(cluster, 3, scale(1))]
+        outcome = train(client, "bsp", seen, *told, max_iter=120)
+        wait_until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1, PATIENCE)
+    assert not seen.of(ev.Recover)
+    assert bits(outcome) == bits(calm(max_iter=120))
+    assert {3, 1} <= {m.n_shards for m in seen.of(ev.Moved)}
+
+
+class Later:
+    """Does something once after slots have moved to `n` workers."""
+
+    def __init__(self, cluster: LocalCluster, n: int, do: Callable[[], None]) -> None:
+        self._n, self._do = n, do
+
+    def __call__(self, told: Any, coordinator: Any) -> None:
+        if isinstance(told, ev.Moved) and told.n_shards == self._n:
+            do, self._do = self._do, lambda: None
+            do()
