@@ -339,7 +339,7 @@ class DaskEngine(Engine):
             return silent
         return failure
 
-    def settled(self) -> None:
+    def all_moved(self) -> None:
         """Let the data follow the shards, while training goes on."""
         workers = sorted({ref.address for ref in self.layout.refs.values()})
         dask_data.follow(self._client, self._data, workers)

@@ -200,7 +200,7 @@ class Engine(ABC):
         return refs
 
     @abstractmethod
-    def settled(self) -> None:
+    def all_moved(self) -> None:
         """Take note that everything has moved."""
 
     def call(self, calls: Sequence[ControlCall]) -> list[Any]:

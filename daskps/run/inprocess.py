@@ -117,7 +117,7 @@ class InProcessEngine(Engine):
         """What keeps each shard alive."""
         return self._hosts
 
-    def settled(self) -> None:
+    def all_moved(self) -> None:
         """Let go of the shards that others took their rows from."""
         self._before = {}
 

@@ -47,7 +47,7 @@ def move(engine: Engine, action: ev.Move) -> ev.Moved | ev.MoveFailed:
     kept = [(ref, "advance", _news(new, action)) for s, ref in new.refs.items() if s not in changed]
     if any(isinstance(a, ShardLost) for a in engine.call(kept)) and (lost := engine.silent()):
         engine.post(lost)
-    engine.settled()
+    engine.all_moved()
     moved = sum(_at(layout, s) != _at(new, s) for s in range(layout.n_slots))
     return ev.Moved(action.number, len(seats), moved, time.monotonic() - start)
 
