@@ -37,13 +37,14 @@ __all__ = [  # noqa: F405
 
 
 def __getattr__(name: str) -> Any:
-    """Import everything that is public at the first use of any of it."""
-    if not name.startswith("__"):
-        api = importlib.import_module("daskps._api")
-        if name in __all__:
-            return getattr(api, name)
-        if name in globals():  # a submodule that is there now
-            return globals()[name]
+    """Import a submodule, or everything that is public at the first use of any of it."""
+    if name in __all__ and name != "errors":
+        return getattr(importlib.import_module("daskps._api"), name)
+    try:
+        return importlib.import_module(f"daskps.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"daskps.{name}":
+            raise
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -96,7 +96,8 @@ def imported_distributions() -> set[str]:
 
 
 def test_every_imported_package_is_declared(project: dict[str, Any]) -> None:
-    lines = project["dependencies"] + project["optional-dependencies"]["dashboard"]
+    extras = project["optional-dependencies"]
+    lines = project["dependencies"] + extras["dashboard"] + extras["viz"] + extras["jupyter"]
     declared = {name for name, _ in map(parse_requirement, lines)}
     assert imported_distributions() - declared == set()
 

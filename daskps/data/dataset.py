@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from daskps import html
 from daskps.errors import CorruptChunk, DataError
 
 from . import format as disk
@@ -211,11 +212,7 @@ class Dataset:
         return f"<daskps.Dataset {facts}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td>{value}</td></tr>"
-            for name, value in self._facts().items()
-        )
-        return f"<b>daskps.Dataset</b><table>{rows}</table>"
+        return html.facts("daskps.Dataset", self._facts())
 
     def _facts(self) -> dict[str, str]:
         counted = self.label_counts() if self._ranges is None else None

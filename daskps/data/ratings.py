@@ -16,6 +16,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from daskps import html
 from daskps.errors import DataError, DatasetFormatError
 
 from . import format as disk
@@ -83,6 +84,17 @@ class Ratings:
             f"<daskps.Ratings ratings={self.n_ratings:,} users={len(self.users):,} "
             f"items={len(self.items):,} partitions={self.dataset.n_partitions} store={where}>"
         )
+
+    def _repr_html_(self) -> str:
+        found = {
+            "ratings": f"{self.n_ratings:,}",
+            "users": f"{len(self.users):,}",
+            "items": f"{len(self.items):,}",
+            "partitions": self.dataset.n_partitions,
+            "times": "no" if self.times is None else "yes",
+            "store": self.dataset.store or "memory",
+        }
+        return html.facts("daskps.Ratings", found)
 
     def split(self, fraction: float = 0.8, *, random_state: int = 0) -> tuple[Ratings, Ratings]:
         """Return a random part of the ratings, and the others.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from daskps.cluster import current_client
 from daskps.data import Dataset, Partition
 from daskps.models import predict
+from daskps.models.shown import Shown
 from daskps.server._hashing import FREE
 from daskps.server.key_index import KeyIndex
 
@@ -29,7 +30,7 @@ Figure = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
 Figures = Mapping[str, Figure]
 
 
-class Evaluated:
+class Evaluated(Shown):
     """What tells how good an estimator is; a subclass says by which figures."""
 
     @abstractmethod

@@ -21,9 +21,10 @@ from daskps.models import ranking
 from daskps.models.factored import Factored, Unknown
 from daskps.models.lists import ListMaker, SeenBy, framed, lazily
 from daskps.models.mf_users import fold_in, renumbered
+from daskps.models.shown import Shown
 
 
-class Recommender:
+class Recommender(Shown):
     """What can be asked of a fitted factorisation.
 
     A subclass sets `_factored`, and `_ratings` where it knows what users have rated.

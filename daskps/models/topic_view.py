@@ -18,11 +18,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskps.models import coherence
 from daskps.models.documents import documents
+from daskps.models.shown import Shown
 from daskps.models.topic_merge import groups_of, merged
 from daskps.models.topic_score import TopicScore
 
 
-class TopicView:
+class TopicView(Shown):
     """Base of a topic model with counts; see `LatentDirichletAllocation` for the attributes."""
 
     word_ptr_: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""A progress bar in the terminal, and one log line a pass; listens to a run's events.
+"""A progress bar, a notebook's panel, or lines in the log; listens to a run's events.
 
 Owns what is said while training goes on, and nothing that changes it.
 """
@@ -8,11 +8,15 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from daskps.cluster import current_client
+from daskps.monitor.figures import Watch, quantity, recent_loss
+from daskps.monitor.panel import Panel, in_notebook
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
 from daskps.run.driver import Listener
@@ -31,17 +35,26 @@ def progress_listeners(
     Parameters
     ----------
     shown
-        Whether to draw a bar on standard error; None draws it where that is a terminal.
+        Whether to draw a bar on standard error, or in a notebook a panel; None draws where somebody
+        looks: in a terminal or a notebook.
     callback
         Called after each clock.
     unit
         What a loss of 1 in the run is for the user.
     """
-    drawn = sys.stderr.isatty() if shown is None else shown
+    notebook = in_notebook()
+    drawn = (notebook or sys.stderr.isatty()) if shown is None else shown
     # what the bar says needs no second line from a logger that nobody has set up
     listeners: list[Listener] = [PassLog(logging.INFO if drawn else logging.WARNING, unit)]
     if drawn:
-        listeners.append(ProgressBar(unit))
+        listeners.append(Watch(Panel(), unit) if notebook else ProgressBar(unit))
+    else:
+        listeners.append(ClockLog(unit))
+    client = current_client()
+    if client is not None and not client.asynchronous:
+        from daskps.monitor.dashboard import Publisher
+
+        listeners.append(Watch(Publisher(client), unit))
     if callback is not None:
         listeners.append(ClockListener(callback, unit))
     return listeners
@@ -74,6 +87,30 @@ class PassLog:
             loss = coordinator.ledger.pass_loss(passes - 1) * self._unit
             logger.info("pass %d: training loss %.5f", passes, loss)
         self._passes = passes  # falls back with a roll-back
+
+
+class ClockLog:
+    """Logs each clock that all partitions have finished, at most one a second."""
+
+    def __init__(self, unit: float) -> None:
+        self._unit = unit
+        self._clock = 0
+        self._samples = 0.0
+        self._at = time.monotonic()
+
+    def __call__(self, told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
+        """Take an event or action."""
+        if not isinstance(told, ev.TaskDone):
+            return
+        self._samples += told.metrics.get("samples", 0.0)
+        now = time.monotonic()
+        clock, seconds = coordinator.min_clock, now - self._at
+        if clock == self._clock or seconds < 1.0:
+            return
+        loss, rate = recent_loss(coordinator) * self._unit, self._samples / seconds
+        text = "clock %d of %d: loss %.5f, %ssamples/s"
+        logger.info(text, clock, coordinator.target, loss, quantity(rate))
+        self._clock, self._samples, self._at = clock, 0.0, now
 
 
 class ProgressBar:
@@ -129,13 +166,6 @@ class ClockListener:
         if isinstance(told, ev.TaskDone) and coordinator.min_clock > self._clock:
             self._callback(coordinator.min_clock, recent_loss(coordinator) * self._unit)
         self._clock = coordinator.min_clock
-
-
-def recent_loss(coordinator: Coordinator) -> float:
-    """Return the mean training loss of the last clock that all partitions finished."""
-    tasks = coordinator.ledger.parts.get(coordinator.min_clock - 1, {}).values()
-    samples = sum(m["samples"] for m in tasks)
-    return sum(m["loss"] for m in tasks) / samples if samples else math.nan
 
 
 def _with_shards(shards: tuple[int, ...]) -> str:

@@ -21,6 +21,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.core.sync import sync
 
+from daskps import html
 from daskps.errors import CheckpointError
 from daskps.run.events import Turn
 from daskps.run.ledger import Ledger
@@ -42,6 +43,12 @@ class Checkpoints:
     fingerprint: str
     """Describes the model's settings, for the manifest."""
     keep: int = 2
+
+    def _repr_html_(self) -> str:
+        found = [facts(self.store, cut) for cut in published(self.store)]
+        names = ("cut", "clock", "passes", "loss", "rows")
+        rows = [[entry.get(n, "unreadable") for n in names] for entry in found]
+        return html.facts("checkpoint", {"store": self.store}, html.grid(names, rows))
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

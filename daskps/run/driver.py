@@ -14,7 +14,8 @@ from daskps.run.coordinator import Coordinator
 from daskps.run.engine import Engine
 
 Listener = Callable[[ev.Event | ev.Action, Coordinator], None]
-"""Called in the driver's thread after each event and each action."""
+"""Called in the driver's thread after each event and each action. One that has a method `attach`
+is given the engine before, when its shards stand."""
 
 BEAT = 0.5
 """Seconds between ticks when nothing else happens."""

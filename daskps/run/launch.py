@@ -12,6 +12,7 @@ import msgspec
 from dask.utils import parse_timedelta
 from numpy.typing import NDArray
 
+from daskps import html
 from daskps.data import Dataset
 from daskps.errors import CheckpointError, ShardLost
 from daskps.run import checkpoint, partition_states
@@ -64,6 +65,12 @@ class Outcome:
     ledger: Ledger
     state: State | None = field(repr=False)
     """Everything that the shards held, if it was asked for."""
+
+    def _repr_html_(self) -> str:
+        found = {"ended by": self.reason, "clocks": self.clock, "tables": ", ".join(self.values)}
+        found["recoveries"] = len(self.ledger.recoveries)
+        losses = self.ledger.to_xarray()["loss"].to_numpy().tolist()
+        return html.facts("daskps run", found, html.line(losses, "training loss by clock"))
 
 
 def run_training(
@@ -123,6 +130,9 @@ def run_training(
     engine = _engine(plan, dataset, held_out, options, checkpoints, client)
     try:
         engine.start(cut, clocks, start)
+        for listener in options.listeners:
+            if hasattr(listener, "attach"):
+                listener.attach(engine)
         policy = _policy(options, plan, engine.n_shards, staleness, held_out is not None)
         coordinator = Coordinator.start(policy, clocks if manifest else None, ledger)
         lost = None

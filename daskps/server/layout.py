@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from daskps import html
+
 
 class Door(msgspec.Struct, frozen=True):
     """Where pulls and pushes reach a worker."""
@@ -68,6 +70,15 @@ class Layout(msgspec.Struct, frozen=True):
         shards = sorted(refs)
         owners = tuple(shards[s * len(shards) // n_slots] for s in range(n_slots))
         return cls(generation, owners, dict(refs))
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (shard, ref.incarnation, ref.address, len(self.slots_of(shard)))
+            for shard, ref in sorted(self.refs.items())
+        ]
+        found = {"generation": self.generation, "slots": self.n_slots}
+        names = ("shard", "incarnation", "worker", "slots")
+        return html.facts("layout", found, html.grid(names, rows))
 
     @property
     def n_slots(self) -> int:
