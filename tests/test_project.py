@@ -92,7 +92,7 @@ def imported_distributions() -> set[str]:
     modules = {name.partition(".")[0] for path in SOURCES for name in imported_modules(path)}
     third_party = modules - sys.stdlib_module_names - {"daskps", "__future__"}
     distributions = packages_distributions()
-    return {distributions[name][0].lower() for name in third_party}
+    return {distributions[name][0].lower().replace("_", "-") for name in third_party}
 
 
 def test_every_imported_package_is_declared(project: dict[str, Any]) -> None:
