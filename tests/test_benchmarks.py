@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import lr, lr_peers
+from benchmarks import lda, lr, lr_peers
 from benchmarks._reference import Settings, load
 
 
@@ -45,6 +45,19 @@ def test_logistic_regression_benchmark_runs(
     shown = capsys.readouterr().out
     assert "million rows/s" in shown
     assert "SGDClassifier" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_topic_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = ["--docs", "300", "--words", "200", "--topics", "20", "--sweeps", "2", "8"]
+    lda.main([*size, "--only", "daskps,scikit-learn", "--json", str(tmp_path / "lda.json")])
+    ours, theirs = json.loads((tmp_path / "lda.json").read_text())
+    assert (ours["name"], theirs["name"]) == ("daskps", "scikit-learn")
+    (_, first, early), (_, last, late) = ours["points"]
+    assert 0 < first < last
+    assert late < early < 200
+    assert "million tokens/s" in capsys.readouterr().out
 
 
 # -- beside peers --------------------------------------------------------------------------------

@@ -11,20 +11,28 @@ from typing import Any
 
 import dask
 import numpy as np
+import scipy.sparse
 import zarr.abc.store
 from numpy.typing import NDArray
 
 from daskps.data import Dataset, Partition, as_dataset, from_arrays
 from daskps.errors import DataError
 
+PER_PARTITION, MANY = 150_000, 8
+"""Entries that a partition of a matrix should have at least, up to so many partitions: drawing
+fewer takes less time than all that is around it."""
 LARGEST = 2**24
 """Counts are below this: float32, in which values are stored, has all whole numbers up to here."""
 
 
 def documents(X: Any) -> Dataset:
     """Return anything that `fit` takes as a dataset, documents in their order."""
-    stored = isinstance(X, (Dataset, str, os.PathLike, zarr.abc.store.Store))
-    return as_dataset(X) if stored else from_arrays(X, shuffle=False)
+    if isinstance(X, (Dataset, str, os.PathLike, zarr.abc.store.Store)):
+        return as_dataset(X)
+    few = None
+    if scipy.sparse.issparse(X) and X.nnz < MANY * PER_PARTITION:
+        few = max(1, min(X.shape[0], X.nnz // PER_PARTITION))
+    return from_arrays(X, shuffle=False, n_partitions=few)
 
 
 def check_documents(dataset: Dataset) -> int:

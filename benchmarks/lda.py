@@ -1,0 +1,165 @@
+"""Topics beside tomotopy and scikit-learn: tokens a second, and held-out perplexity by seconds.
+
+All have the same documents in memory, 2 threads or worker processes, and the same priors; loading,
+compilation and evaluation are outside the clock. All topics are scored by the same code: document
+completion as of `LatentDirichletAllocation.perplexity`, alpha 10 / K. Run it from the project's
+root, on a machine that does nothing else; peers that are not installed are left out::
+
+    python -m benchmarks.lda                                   # synthetic, a few minutes
+    python -m benchmarks.lda --docword docword.kos.txt.gz --topics 100 1000 --plot lda.png
+    python -m benchmarks.lda --only speed --topics 100 1000 10000
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import Client
+from rich.console import Console
+from rich.table import Table
+from sklearn import decomposition
+
+import daskps
+from benchmarks._documents import Documents, from_docword, perplexity, synthetic
+
+WORKERS = 2
+ETA = 0.01
+
+Report = dict[str, Any]
+Point = tuple[int, float, float]
+"""Sweeps, seconds, perplexity."""
+console = Console(soft_wrap=True)
+
+
+def daskps_points(data: Documents, K: int, sweeps: Sequence[int]) -> list[Point]:
+    """Fit anew for each number of sweeps: a longer fit begins as a shorter one."""
+    points = []
+    for n in [1, *sweeps]:  # the first compiles
+        model = daskps.LatentDirichletAllocation(
+            K, doc_topic_prior=10 / K, topic_word_prior=ETA, max_iter=n, progress=False
+        ).fit(data.train)
+        phi = model.components_.to_numpy()
+        seconds = float(model.history_.seconds[-1])
+        points.append((model.n_iter_, seconds, perplexity(phi, data)))
+    return points[1:]
+
+
+def tomotopy_points(data: Documents, K: int, sweeps: Sequence[int]) -> list[Point]:
+    import tomotopy
+
+    model = tomotopy.LDAModel(k=K, alpha=10 / K, eta=ETA, seed=1)
+    X = data.train
+    for first, last in zip(X.indptr[:-1], X.indptr[1:], strict=True):
+        words = np.repeat(X.indices[first:last], X.data[first:last].astype(int))
+        if len(words):
+            model.add_doc([str(w) for w in words])
+    model.optim_interval = 0
+    scheme = {"workers": WORKERS, "parallel": tomotopy.ParallelScheme.PARTITION}
+    model.train(0, **scheme)
+    words = np.array([int(w) for w in model.used_vocabs])
+    points, seconds, done = [], 0.0, 0
+    for n in sweeps:
+        start = time.perf_counter()
+        model.train(n - done, **scheme)
+        seconds, done = seconds + time.perf_counter() - start, n
+        phi = np.zeros((K, X.shape[1]))
+        phi[:, words] = [model.get_topic_word_dist(k) for k in range(K)]
+        points.append((n, seconds, perplexity(phi, data)))
+    return points
+
+
+def sklearn_points(data: Documents, K: int, sweeps: Sequence[int]) -> list[Point]:
+    """Online variational Bayes; one pass takes as long as hundreds of sweeps."""
+    model = decomposition.LatentDirichletAllocation(
+        K,
+        doc_topic_prior=10 / K,
+        topic_word_prior=ETA,
+        learning_method="online",
+        batch_size=512,
+        max_iter=1,
+        n_jobs=WORKERS,
+        random_state=1,
+    )
+    start = time.perf_counter()
+    model.fit(data.train)
+    seconds = time.perf_counter() - start
+    return [(1, seconds, perplexity(model.components_, data))]
+
+
+METHODS: dict[str, Callable[[Documents, int, Sequence[int]], list[Point]]] = {
+    "daskps": daskps_points,
+    "tomotopy": tomotopy_points,
+    "scikit-learn": sklearn_points,
+}
+
+
+def measure(data: Documents, K: int, sweeps: Sequence[int], only: Sequence[str]) -> list[Report]:
+    tokens = float(data.train.sum())
+    rows = []
+    for name in only:
+        if importlib.util.find_spec("sklearn" if name == "scikit-learn" else name) is None:
+            console.print(f"{name} is not installed")
+            continue
+        points = METHODS[name](data, K, sweeps)
+        n, seconds, _ = points[-1]
+        rows.append({"name": name, "K": K, "tokens_per_s": tokens * n / seconds, "points": points})
+        show(rows[-1:])
+    return rows
+
+
+def show(rows: Sequence[Report]) -> None:
+    table = Table("method", "K", "million tokens/s", "sweeps: seconds -> perplexity")
+    for row in rows:
+        curve = ", ".join(f"{n}: {s:.2f} -> {p:.0f}" for n, s, p in row["points"])
+        table.add_row(row["name"], str(row["K"]), f"{row['tokens_per_s'] / 1e6:.2f}", curve)
+    console.print(table)
+
+
+def plot(rows: Sequence[Report], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4.5))
+    for row in rows:
+        _, seconds, found = zip(*row["points"], strict=True)
+        axis.plot(seconds, found, marker="o", label=f"{row['name']}, K = {row['K']}")
+    axis.set(xscale="log", xlabel="seconds", ylabel="held-out perplexity")
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--docword", type=Path, help="UCI bag of words, instead of synthetic")
+    parser.add_argument("--docs", type=int, default=20_000, help="synthetic documents")
+    parser.add_argument("--words", type=int, default=20_000, help="synthetic vocabulary")
+    parser.add_argument("--topics", type=int, nargs="+", default=[100])
+    parser.add_argument("--sweeps", type=int, nargs="+", default=[8, 20, 40, 80])
+    parser.add_argument("--only", default=",".join(METHODS), help="methods, by commas")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args(arguments)
+    data = from_docword(given.docword) if given.docword else synthetic(given.docs, given.words)
+    rows: list[Report] = []
+    with daskps.local_cluster(WORKERS) as cluster, Client(cluster):
+        for K in given.topics:
+            rows += measure(data, K, given.sweeps, given.only.split(","))
+    show(rows)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+    if given.plot:
+        plot(rows, given.plot)
+
+
+if __name__ == "__main__":
+    main()
