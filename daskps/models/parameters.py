@@ -80,8 +80,8 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "slices": (_optional(_whole(1)), "an integer >= 1 or None"),
     "sweeps_per_clock": (_optional(_whole(1)), "an integer >= 1 or None"),
     "topic_word_prior": (
-        _optional(_real(0, math.inf, open_low=True)),
-        "a finite number > 0 or None",
+        _optional(lambda x: _one_of("auto")(x) or _real(0, math.inf, open_low=True)(x)),
+        "a finite number > 0, 'auto' or None",
     ),
     "n_factors": (_whole(1), "an integer >= 1"),
     "l1_ratio": (_real(0, 1), "a number in [0, 1]"),

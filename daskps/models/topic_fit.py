@@ -29,6 +29,8 @@ class Fitted:
     history: xr.Dataset
     clocks: int
     reason: str
+    alpha: NDArray[np.float64]
+    beta: float
 
 
 def fit_topics(
@@ -42,9 +44,12 @@ def fit_topics(
         If the counts of words, topics and documents do not agree: this must not happen.
     """
     parts: dict[int, Counts] = {}
+    priors: dict[int, tuple[NDArray[np.float64], float]] = {}
 
     def collect(partition: int, state: Arrays) -> None:
         parts[partition] = _documents(state)
+        if model.learn:  # in BSP those of all partitions are the same
+            priors[partition] = state["alpha"].copy(), float(state["beta"][0])
 
     outcome = run_training(model, dataset, options, collect=collect, client=client)
     keys, values = outcome.values[WORDS]
@@ -52,7 +57,9 @@ def fit_topics(
     words = _rows(keys, values[:, 0], model)
     docs = _stacked([parts[p] for p in range(dataset.n_partitions)])
     _check(words, docs, outcome.values[TOPICS][1][0], tokens, outcome.clock >= model.slices)
-    return Fitted(words, docs, outcome.ledger.to_xarray(), outcome.clock, outcome.reason)
+    last = priors.get(0, (np.array(model.alpha), model.beta))
+    history = outcome.ledger.to_xarray()
+    return Fitted(words, docs, history, outcome.clock, outcome.reason, *last)
 
 
 def _documents(state: Arrays) -> Counts:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from daskps.data import Partition
 from daskps.errors import RunFailed
 from daskps.kernels import lda
+from daskps.models import topic_learning, topic_priors
 from daskps.models.documents import check_values
 from daskps.run.events import Turn
 from daskps.run.plan import ServerFunctions, StepServer
@@ -26,7 +27,7 @@ from daskps.server.messages import Arrays
 from daskps.server.tables import Placement, TableSpec
 from daskps.server.updaters import Add
 
-WORDS, TOPICS = "word_topics", "topic_tokens"
+WORDS, TOPICS, DOCUMENTS = "word_topics", "topic_tokens", "document_counts"
 DOC_PTR, DOC_CELLS = "doc_ptr", "doc_cells"
 
 
@@ -46,6 +47,8 @@ class TopicData:
     """Tokens of each document, in all slices."""
     here: NDArray[np.int64]
     """Tokens of each document in this one."""
+    histogram: topic_learning.Histogram | None
+    """Where the counts of documents are learnt from, if priors are."""
 
     def __sizeof__(self) -> int:
         """Return the bytes held, so that Dask can account for them."""
@@ -72,6 +75,10 @@ class TopicModel:
         Times that a clock draws its tokens.
     seed
         Of all draws.
+    learn
+        Which priors are learnt, ``alpha``, ``beta``; those above are the first then.
+    every
+        Clocks after which they are learnt anew.
     """
 
     n_words: int
@@ -80,6 +87,8 @@ class TopicModel:
     slices: int
     sweeps: int
     seed: int
+    learn: tuple[str, ...] = ()
+    every: int = 1
 
     @property
     def n_topics(self) -> int:
@@ -89,7 +98,8 @@ class TopicModel:
     @property
     def keeps(self) -> tuple[str, ...]:
         """Topic counts of documents, and topics of the tokens of each slice."""
-        return (DOC_PTR, DOC_CELLS, *(self._topics(s) for s in range(self.slices)))
+        topics = (self._topics(s) for s in range(self.slices))
+        return (DOC_PTR, DOC_CELLS, *topics, *(topic_learning.KEPT if self.learn else ()))
 
     def _topics(self, number: int) -> str:
         return f"topics_{number}"
@@ -98,7 +108,8 @@ class TopicModel:
         """Return the table of cells and that of totals."""
         K = self.n_topics
         words = TableSpec(WORDS, self.n_words, 1, Add("int32"), keys="cells", columns=K)
-        return words, TableSpec(TOPICS, 1, K, Add("int64"))
+        tables = words, TableSpec(TOPICS, 1, K, Add("int64"))
+        return (*tables, topic_learning.table(DOCUMENTS, K)) if self.learn else tables
 
     # -- data --------------------------------------------------------------------------------
 
@@ -134,6 +145,7 @@ class TopicModel:
             whole_table(placements[TOPICS]),
             entries.lengths,
             np.bincount(mine.docs, mine.counts, n_docs).astype(np.int64),
+            topic_learning.Histogram.of(placements[DOCUMENTS]) if self.learn else None,
         )
 
     # -- training ----------------------------------------------------------------------------
@@ -147,23 +159,55 @@ class TopicModel:
         some = [int(x) for x in seeds.generate_state(self.sweeps, np.uint64)]
         n = float(len(data.tokens.docs))
         fresh = server.clock < self.slices
+        alpha, beta = self._priors(data, state, server)
+        prior = lda.Prior(alpha, beta, self.n_words)
         if fresh:
             topics = lda.scatter(data.tokens, K, room, some[0])
             loss = n * np.log(self.n_words)
         else:
-            topics, loss = self._sweep(data, state[name], room, server, some)
+            topics, loss = self._sweep(data, state[name], room, server, prior, some)
         documents = room.packed()
         mine = {DOC_PTR: documents.ptr, DOC_CELLS: documents.cells, name: topics}
+        if data.histogram is not None:
+            seen = state
+            if self._learns(server.clock + 1):  # then the table must be up to date
+                seen = topic_learning.seen_of(documents, data.lengths, self.n_topics)
+            mine |= topic_learning.kept(alpha, beta, seen)
         kept = server.keep({**state, **mine})
         # what was kept first counts, so that counts and topics agree whatever is tried again
         changed, totals = lda.changes(data.tokens, None if fresh else state[name], kept[name], K)
         cells = self._cells(data, changed)
         deltas: list[NDArray[Any]] = [changed.counts[:, None, None], totals[None, None, :]]
-        server.push([cells, data.totals], deltas, samples=n)
+        keysets = [cells, data.totals]
+        if data.histogram is not None:
+            keyset, change = data.histogram.changes(state, kept)
+            keysets, deltas = [*keysets, keyset], [*deltas, change]
+        server.push(keysets, deltas, samples=n)
         documents = lda.Documents(kept[DOC_PTR], kept[DOC_CELLS])
-        likelihood = lda.document_likelihood(documents, room.bits, np.array(self.alpha))
+        likelihood = lda.document_likelihood(documents, room.bits, alpha)
         sums = {"loss": float(loss), "samples": n, "document_likelihood": likelihood}
-        return sums | {"fresh": n * fresh, "moved": float(np.abs(changed.counts).sum()) / 2}
+        return sums | {"fresh": n * fresh, "beta": n * beta}
+
+    def _learns(self, clock: int) -> bool:
+        return bool(self.learn) and clock >= 2 * self.every and clock % self.every == 0
+
+    def _priors(
+        self, data: TopicData, state: Arrays, server: StepServer
+    ) -> tuple[NDArray[np.float64], float]:
+        """Return the priors of this clock: a function of the tables when they are learnt."""
+        if data.histogram is None:
+            return np.array(self.alpha), self.beta
+        alpha, beta = state["alpha"], float(state["beta"][0])
+        if not self._learns(server.clock):
+            return alpha, beta
+        if "alpha" in self.learn:
+            alpha = data.histogram.alpha(server.rows(data.histogram.rows), alpha)
+        if "beta" in self.learn:
+            pulled, _ = server.pull([data.totals])
+            beta = topic_priors.beta_of(
+                server.histogram(WORDS), pulled[0][0, 0], self.n_words, beta
+            )
+        return alpha, beta
 
     def _sweep(
         self,
@@ -171,6 +215,7 @@ class TopicModel:
         topics: lda.Topics,
         room: lda.Room,
         server: StepServer,
+        prior: lda.Prior,
         seeds: Sequence[int],
     ) -> tuple[lda.Topics, float]:
         """Return new topics, and what the tokens lost by all others' in the last sweep."""
@@ -179,8 +224,6 @@ class TopicModel:
         found = server.rows(data.rows)
         ptr = np.concatenate([[0], np.cumsum(found["lengths"], dtype=np.int64)])
         rows = lda.Rows(ptr, found["columns"].astype(np.uint32), found["counts"])
-        alpha = np.array(self.alpha)
-        prior = lda.Prior(alpha, self.beta, self.n_words)
         *first, last = seeds
         for seed in first:
             before = topics
@@ -188,7 +231,7 @@ class TopicModel:
             rows = lda.added(rows, lda.changes(data.tokens, before, topics, self.n_topics)[0])
         topics, likelihood = lda.sweep(data.tokens, topics, room, rows, n_k, prior, last)
         some = data.here > 0
-        whole = np.log(data.lengths[some] - 1 + alpha.sum()) @ data.here[some]
+        whole = np.log(data.lengths[some] - 1 + prior.alpha.sum()) @ data.here[some]
         return topics, float(whole - likelihood)
 
     def _cells(self, data: TopicData, changed: lda.Rows) -> KeySet:
@@ -200,7 +243,10 @@ class TopicModel:
         empty = np.empty(0, lda.topic_dtype(self.n_topics))
         documents = lda.Room(data.lengths, self.n_topics).packed()
         topics = {self._topics(s): empty for s in range(self.slices)}
-        return {DOC_PTR: documents.ptr, DOC_CELLS: documents.cells, **topics}
+        first = {DOC_PTR: documents.ptr, DOC_CELLS: documents.cells, **topics}
+        if self.learn:
+            first |= topic_learning.kept(np.array(self.alpha), self.beta, topic_learning.NOTHING)
+        return first
 
     def evaluate(self, data: TopicData, server: StepServer) -> Mapping[str, float]:
         """Not to be called: held-out documents are evaluated by `perplexity`."""
@@ -213,8 +259,8 @@ class ConductedTopicModel(TopicModel):
 
     @property
     def results(self) -> tuple[str, ...]:
-        """Both tables."""
-        return (WORDS, TOPICS)
+        """All tables."""
+        return tuple(t.name for t in self.tables())
 
     def take_turn(
         self, server: ServerFunctions, sums: Mapping[str, float], before: Mapping[str, Any] | None
@@ -227,7 +273,8 @@ class ConductedTopicModel(TopicModel):
             If they do not: this must not happen.
         """
         tokens = sums["fresh"] + (0 if before is None else before["tokens"])
-        found = server("topic_counts", words=WORDS, topics=TOPICS, beta=self.beta, n=self.n_words)
+        beta = sums["beta"] / sums["samples"] if self.learn and sums["samples"] else self.beta
+        found = server("topic_counts", words=WORDS, topics=TOPICS, beta=beta, n=self.n_words)
         check_counts(found, tokens)
         joint = float(found[6]) + sums["document_likelihood"]
         return Turn({"tokens": tokens}, {"log_likelihood": joint, "cells": float(found[5])})

@@ -18,8 +18,10 @@ from daskps.models.topic_model import ConductedTopicModel, TopicModel
 
 CELLS = 2**25
 """Cells that a partition pulls at a clock, at most; a token has one."""
-TOKENS = 300_000
+TOKENS = 1_000_000
 """Tokens that a partition should draw at a clock: fewer take less time than all around them."""
+PATIENCE = 10
+"""Sweeps after which priors are learnt anew."""
 MOST = 4
 """Sweeps of a clock, at most: more would be over counts that are too old."""
 
@@ -71,16 +73,25 @@ def prior_of(given: Any, K: int) -> NDArray[np.float64]:
         If it is not a number above 0, or K of them.
     """
     try:
-        alpha = np.asarray(1 / K if given is None else given, np.float64)
+        alpha = np.asarray(1 / K if given is None or _learnt(given) else given, np.float64)
         good = alpha.shape in ((), (K,)) and bool((np.isfinite(alpha) & (alpha > 0)).all())
     except (TypeError, ValueError):
         good = False
     if not good or isinstance(given, bool):
         raise ValueError(
-            f"LatentDirichletAllocation(doc_topic_prior={given!r}); expected None, a number > 0 or "
-            f"{K} of them, one for each topic."
+            f"LatentDirichletAllocation(doc_topic_prior={given!r}); expected None, 'auto', a "
+            f"number > 0 or {K} of them, one for each topic."
         )
     return np.broadcast_to(alpha, K).copy()
+
+
+def _learnt(given: Any) -> bool:
+    return isinstance(given, str) and given == "auto"
+
+
+def beta_of(given: Any, K: int) -> float:
+    """Return the first eta."""
+    return 1 / K if given is None or _learnt(given) else float(given)
 
 
 def model(
@@ -88,5 +99,10 @@ def model(
 ) -> TopicModel:
     """Return what is trained."""
     kind = ConductedTopicModel if estimator.consistency == "bsp" else TopicModel
+    priors = {"alpha": estimator.doc_topic_prior, "beta": estimator.topic_word_prior}
+    learn = tuple(name for name, given in priors.items() if _learnt(given))
+    every = how.slices * max(1, PATIENCE // how.sweeps)
     seed = np.random.SeedSequence(estimator.random_state).generate_state(1, np.uint64)[0]
-    return kind(n_words, tuple(alpha.tolist()), beta, how.slices, how.sweeps, int(seed))
+    return kind(
+        n_words, tuple(alpha.tolist()), beta, how.slices, how.sweeps, int(seed), learn, every
+    )

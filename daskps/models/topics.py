@@ -39,9 +39,10 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         Number of topics.
     doc_topic_prior
         Dirichlet prior of a document's topics, alpha: a number for all topics, or one for each;
-        None is ``1 / n_components``.
+        None is ``1 / n_components``. ``"auto"`` learns one for each topic, beginning there.
     topic_word_prior
-        Dirichlet prior of a topic's words, eta; None is ``1 / n_components``.
+        Dirichlet prior of a topic's words, eta; None is ``1 / n_components``, and ``"auto"`` learns
+        it, beginning there.
     solver
         ``gibbs``.
     max_iter
@@ -109,8 +110,8 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         self,
         n_components: int = 10,
         *,
-        doc_topic_prior: float | ArrayLike | None = None,
-        topic_word_prior: float | None = None,
+        doc_topic_prior: float | ArrayLike | Literal["auto"] | None = None,
+        topic_word_prior: float | Literal["auto"] | None = None,
         solver: Literal["gibbs"] = "gibbs",
         max_iter: int = 100,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
@@ -186,12 +187,13 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
             )
         words = topic_plan.words_of(dataset, vocabulary)
         alpha = topic_plan.prior_of(self.doc_topic_prior, self.n_components)
-        beta = self.topic_word_prior or 1 / self.n_components
+        beta = topic_plan.beta_of(self.topic_word_prior, self.n_components)
         how = topic_plan.choose(tokens, dataset.n_partitions, self.slices, self.sweeps_per_clock)
         options = self._options(how, resume, callback)
-        model = topic_plan.model(self, dataset.n_features, alpha, float(beta), how)
-        self._take(fit_topics(model, dataset, options, tokens, current_client()), how)
-        self.doc_topic_prior_, self.topic_word_prior_ = alpha, float(beta)
+        model = topic_plan.model(self, dataset.n_features, alpha, beta, how)
+        found = fit_topics(model, dataset, options, tokens, current_client())
+        self._take(found, how)
+        self.doc_topic_prior_, self.topic_word_prior_ = found.alpha, found.beta
         self.vocabulary_, self.n_features_in_ = words, dataset.n_features
         if self.stop_reason_ == "interrupted":
             done = f"training was interrupted after {self.n_iter_} of {self.max_iter} sweeps"

@@ -51,6 +51,10 @@ class StepServer(Protocol):
         """Return rows of a table of cells: ``lengths``, ``columns`` and ``counts``."""
         ...
 
+    def histogram(self, table: str) -> Arrays:
+        """Return how many cells of a table have which count: ``counts`` and ``cells``."""
+        ...
+
     def push(
         self, keysets: Sequence[KeySet], deltas: Sequence[NDArray[Any]], *, samples: float
     ) -> None:

@@ -69,6 +69,12 @@ class _BoundServer:
         self.seconds += time.perf_counter() - start
         return found
 
+    def histogram(self, table: str) -> Arrays:
+        start = time.perf_counter()
+        found = self._client.histogram(table, **self._id)
+        self.seconds += time.perf_counter() - start
+        return found
+
     def push(
         self, keysets: Sequence[KeySet], deltas: Sequence[NDArray[Any]], *, samples: float
     ) -> None:

@@ -67,7 +67,7 @@ class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
     generation: int
     partition: int
     clock: int
-    what: Literal["state", "keep", "rows", "move"]
+    what: Literal["state", "keep", "rows", "histogram", "move"]
     parcels: list[Parcel]
     table: str = ""
 

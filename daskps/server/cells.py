@@ -6,7 +6,7 @@ a push carries does not depend on the width of rows. Sums of integers are the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,21 @@ class CellSlot:
             )
         self._runs = []
         self._hold(keys, rows)
+
+
+def histogram(slots: Sequence[CellSlot]) -> Arrays:
+    """Return the different ``counts`` in slots, ascending, and how many ``cells`` have each."""
+    counts = [slot.rows[:, 0, 0] for slot in slots]
+    found, cells = np.unique(np.concatenate(counts or [np.empty(0, np.int32)]), return_counts=True)
+    return {"counts": found.astype(np.int64), "cells": cells.astype(np.int64)}
+
+
+def added_histograms(parts: Sequence[Any]) -> Arrays:
+    """Return what the histograms of several shards add up to."""
+    counts = np.concatenate([p["counts"] for p in parts])
+    found, where = np.unique(counts, return_inverse=True)
+    cells = np.bincount(where, np.concatenate([p["cells"] for p in parts]), len(found))
+    return {"counts": found, "cells": cells.astype(np.int64)}
 
 
 def in_slot_order(found: Iterable[tuple[int, Arrays | None]]) -> Arrays:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.server.buffers import Buffers
-from daskps.server.cells import in_slot_order
+from daskps.server.cells import added_histograms, in_slot_order
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Arrays, Ask, Blocks, Pull, Push, Want
@@ -176,6 +176,13 @@ class ParameterClient:
         if want.at is not None and want.sizes is not None:
             arrays |= {"sizes": np.array(want.sizes), "at": want.at}
         return Ask(self.layout.generation, partition, clock, "rows", arrays, keyset.table)
+
+    def histogram(self, table: str, *, partition: int, clock: int) -> Arrays:
+        """Return how many cells of a table have which count; see `daskps.server.cells`."""
+        ask = Ask(self.layout.generation, partition, clock, "histogram", table=table)
+        near, far = self._split()
+        wait = self._transport.send([(ref, ask, ()) for ref, _ in far])
+        return added_histograms([*(shard.ask(ask) for shard, _ in near), *wait()])
 
     def state(self, *, partition: int, clock: int) -> Arrays | None:
         """Return what a partition kept before its step at `clock`; None if there is nothing."""

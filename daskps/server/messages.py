@@ -74,13 +74,14 @@ class Ask:
     ``state`` is for what the partition kept before, or None; ``keep`` hands over what it keeps and
     is answered by what counts. ``rows`` is for rows of cells in ``slots``, which are the first and
     the one behind the last: positions ``at``, ``sizes`` of them in each, or neither for all rows.
+    ``histogram`` is for how many cells have which count.
     ``move`` is for everything in ``slots`` and of ``partitions``; see `daskps.server.moving`.
     """
 
     generation: int
     partition: int
     clock: int
-    what: Literal["state", "keep", "rows", "move"]
+    what: Literal["state", "keep", "rows", "histogram", "move"]
     arrays: Arrays = field(default_factory=dict)
     table: str = ""
     """Of rows."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from daskps.errors import StaleLayout
 from daskps.server import moving
-from daskps.server.cells import CellSlot
+from daskps.server.cells import CellSlot, histogram
 from daskps.server.finite import check_finite
 from daskps.server.functions import FUNCTIONS, Partial
 from daskps.server.gather import Index, Rows
@@ -160,6 +160,8 @@ class Shard:
                 return self._rows(msg)
             if msg.what == "move":
                 return self._packed(msg)
+            if msg.what == "histogram":
+                return histogram(list(self._tables[msg.table].values()))
             if msg.what == "keep":
                 return self._states.keep(msg.partition, msg.clock, msg.arrays)
             return self._states.before(msg.partition, msg.clock)
@@ -178,8 +180,9 @@ class Shard:
         some = None if sizes is None else sizes.tolist()
         want = Want(msg.table, first, stop, some, msg.arrays.get("at"))
         found = [slot.gather(at) for slot, at, _ in self._parts(want)]
-        names = found[0] if found else ()
-        return {name: np.concatenate([f[name] for f in found]) for name in names}
+        return (
+            {name: np.concatenate([f[name] for f in found]) for name in found[0]} if found else {}
+        )
 
     def _gather(self, msg: Push) -> None:
         if msg.partition != len(self._folded):

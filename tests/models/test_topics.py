@@ -20,6 +20,7 @@ from daskps.models.documents import halves
 from daskps.models.topic_fit import fit_topics
 from daskps.models.topic_merge import groups_of
 from daskps.models.topic_model import ConductedTopicModel, check_counts
+from daskps.models.topic_priors import alpha_of, beta_of
 from daskps.run.launch import RunOptions
 
 
@@ -216,6 +217,35 @@ def test_what_are_no_documents_is_refused(X: Any, said: str) -> None:
 def test_a_vocabulary_that_does_not_fit_is_refused(vocabulary: list[str], said: str) -> None:
     with pytest.raises(DataError, match=said):
         LatentDirichletAllocation(2).fit([[3, 4]], vocabulary=vocabulary)
+
+
+@pytest.mark.parametrize("course", [{}, {"consistency": "ssp"}, {"slices": 2}], ids=str)
+def test_priors_are_learnt_in_every_course(course: dict[str, Any]) -> None:
+    given = {"doc_topic_prior": "auto", "topic_word_prior": "auto", "sweeps_per_clock": 1}
+    m = fitted(**given, **course)
+    check_agreement(m)
+    # what the documents were made with; a few hundred of them tell it roughly
+    assert 0.1 < m.doc_topic_prior_.mean() < 0.4
+    assert 0.025 < m.topic_word_prior_ < 0.1
+    assert len(set(m.doc_topic_prior_.tolist())) == K
+
+
+def test_learnt_priors_are_those_that_make_the_counts_most_likely() -> None:
+    rng = np.random.default_rng(0)
+    truth, lengths = np.array([0.3, 0.05, 1.0]), rng.integers(20, 200, 3000)
+    n_dk = np.array([rng.multinomial(n, rng.dirichlet(truth)) for n in lengths])
+    rows: dict[str, list[Any]] = {"lengths": [], "columns": [], "counts": []}
+    for column in (*n_dk.T, lengths):
+        n, docs = np.unique(column[column > 0], return_counts=True)
+        for name, x in (("lengths", [len(n)]), ("columns", n), ("counts", docs)):
+            rows[name].extend(x)
+    pulled = {name: np.array(x) for name, x in rows.items()}
+    found = alpha_of(pulled, np.arange(4), np.full(3, 0.5))
+    np.testing.assert_allclose(found, truth, rtol=0.1)
+    n_kw = np.array([rng.multinomial(5000, rng.dirichlet(np.full(400, 0.07))) for _ in range(20)])
+    counts, cells = np.unique(n_kw[n_kw > 0], return_counts=True)
+    histogram = {"counts": counts, "cells": cells}
+    np.testing.assert_allclose(beta_of(histogram, n_kw.sum(axis=1), 400, 0.5), 0.07, rtol=0.1)
 
 
 @pytest.mark.parametrize("prior", [0, -1, [0.1], [0.1, 0.0], "auto?", np.nan])
