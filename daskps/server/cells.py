@@ -127,6 +127,12 @@ class CellSlot:
         self._hold(keys, rows)
 
 
+def stacked(found: Sequence[Arrays]) -> Arrays:
+    """Return the rows that several slots gathered, one slot after the other."""
+    names = found[0] if found else ()
+    return {name: np.concatenate([f[name] for f in found]) for name in names}
+
+
 def histogram(slots: Sequence[CellSlot]) -> Arrays:
     """Return the different ``counts`` in slots, ascending, and how many ``cells`` have each."""
     counts = [slot.rows[:, 0, 0] for slot in slots]

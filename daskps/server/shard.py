@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from daskps.errors import StaleLayout
 from daskps.server import moving
-from daskps.server.cells import CellSlot, histogram
+from daskps.server.cells import CellSlot, histogram, stacked
 from daskps.server.finite import check_finite
 from daskps.server.functions import FUNCTIONS, Partial
 from daskps.server.gather import Index, Rows
@@ -179,10 +179,7 @@ class Shard:
         sizes, (first, stop) = msg.arrays.get("sizes"), msg.arrays["slots"].tolist()
         some = None if sizes is None else sizes.tolist()
         want = Want(msg.table, first, stop, some, msg.arrays.get("at"))
-        found = [slot.gather(at) for slot, at, _ in self._parts(want)]
-        return (
-            {name: np.concatenate([f[name] for f in found]) for name in found[0]} if found else {}
-        )
+        return stacked([slot.gather(at) for slot, at, _ in self._parts(want)])
 
     def _gather(self, msg: Push) -> None:
         if msg.partition != len(self._folded):
