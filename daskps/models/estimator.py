@@ -37,8 +37,8 @@ from daskps.models.parameters import (
     step_rates,
 )
 from daskps.models.quantities import Scale
-from daskps.models.refined import refine_later, without_anchors
-from daskps.models.solvers import BATCH, batch_model, check_solver
+from daskps.models.refined import without_anchors
+from daskps.models.solvers import BATCH, batch_model, check_solver, local_model
 from daskps.monitor.progress import ClockCallback, progress_listeners
 from daskps.run.driver import Listener
 from daskps.run.launch import N_SLOTS, Outcome, RunOptions, run_training
@@ -91,6 +91,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     warm_start: bool
     keys: Literal["range", "hash"] = "range"
     admission: float = 1.0
+    compression: Literal["bfloat16"] | None = None
     random_state: int | None
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: int | str | None
@@ -275,7 +276,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         model = batch_model(self, base, evaluated=eval_set is not None) if batch else base
         rows = self._start(model, target) if start else None
         if isinstance(model, LinearModel):
-            model, rows = refine_later(model, rows, target.dataset, options)
+            model, rows = local_model(self, model, rows, target.dataset, options)
         how = target.dataset.hashing
         held_out = predict.held_out(eval_set, n_features, how, any_width=self.keys == "hash")
         outcome = run_training(

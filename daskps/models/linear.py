@@ -85,6 +85,8 @@ class LinearModel:
         `daskps.models.admission`; and the seed of the draws.
     refined_after
         Samples after which steps are those of `daskps.models.refined`; None for never.
+    short
+        Whether weights are pushed as bfloat16, see `daskps.models.compressed`.
     """
 
     n_features: int
@@ -101,6 +103,7 @@ class LinearModel:
     admission: float = 1.0
     seed: int = 0
     refined_after: float | None = None
+    short: bool = False
 
     @property
     def width(self) -> int:
@@ -123,7 +126,12 @@ class LinearModel:
         rule, free = self._rules
         common: Any = {"discount": self.discount, "refined_after": self.refined_after}
         penalised = updater(
-            eta=rule.eta, beta=rule.beta, alpha=self.alpha, l1_ratio=self.l1_ratio, **common
+            eta=rule.eta,
+            beta=rule.beta,
+            alpha=self.alpha,
+            l1_ratio=self.l1_ratio,
+            short=self.short,
+            **common,
         )
         kind: Literal["range", "hash"] = "range" if self.n_features else "hash"
         coef = TableSpec(COEF, self.n_features, self.width, penalised, keys=kind)
@@ -152,6 +160,14 @@ class LinearModel:
 
     def step(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Take local steps over the rows on a snapshot and push what they changed."""
+        data, deltas, figures = self.learn(data, server)
+        server.push(data.keysets, deltas, samples=data.n_rows)
+        return figures
+
+    def learn(
+        self, data: LinearData, server: StepServer
+    ) -> tuple[LinearData, list[NDArray[Any]], dict[str, float]]:
+        """Take local steps; return the data with the keys to push, the push, and figures."""
         pulled, seen = server.pull(data.keysets)
         if data.admitted is not None:
             data, pulled = data.only(in_model(pulled[0]) | data.admitted, pulled)
@@ -168,8 +184,7 @@ class LinearModel:
             shape = (len(p), 3 if server.sync else 5, self.width)
             deltas.append(server.scratch(f"push {len(deltas)}", shape, np.float32))
             kernel.end(rule, p, state, T_end, deltas[-1])
-        server.push(data.keysets, deltas, samples=data.n_rows)
-        return {"loss": loss, "samples": float(data.n_rows)}
+        return data, deltas, {"loss": loss, "samples": float(data.n_rows)}
 
     def evaluate(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Return the sum of losses at the present weights."""

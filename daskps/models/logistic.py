@@ -77,6 +77,10 @@ class LogisticRegression(LinearClassifier):
         it into the model, by `random_state`. A feature of k training rows gets a weight with
         probability ``1 - (1 - admission)^k``, however many passes there are; the default lets all
         in, 0.1 most of those of more than 20 rows.
+    compression
+        ``"bfloat16"``: local steps in BSP push changes of weights with 8 digits of a float32's 24,
+        half the bytes; what is cut off goes with the next push. None pushes them as they are.
+        Passes after the tenth then are like the first.
     warm_start
         Whether `fit` starts from the model that is there and keeps its classes. Step sizes go on
         as well, unless the model came from a file or `solver` or `consistency` changed.
@@ -150,6 +154,7 @@ class LogisticRegression(LinearClassifier):
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         keys: Literal["range", "hash"] = "range",
         admission: float = 1.0,
+        compression: Literal["bfloat16"] | None = None,
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -172,6 +177,7 @@ class LogisticRegression(LinearClassifier):
         self.class_weight = class_weight
         self.keys = keys
         self.admission = admission
+        self.compression = compression
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint

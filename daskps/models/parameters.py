@@ -90,6 +90,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "solver": (_one_of("adagrad", "ftrl", "lbfgs", "admm"), "'adagrad', 'ftrl', 'lbfgs' or 'admm'"),
     "keys": (_one_of("range", "hash"), "'range' or 'hash'"),
     "admission": (_real(0, 1, open_low=True), "a number above 0 and at most 1"),
+    "compression": (_optional(_one_of("bfloat16")), "'bfloat16' or None"),
     "consistency": (_one_of("bsp", "ssp", "asp"), "'bsp', 'ssp' or 'asp'"),
     "staleness": (_whole(1), "an integer >= 1"),
     "max_iter": (_whole(1), "an integer >= 1"),

@@ -37,8 +37,8 @@ class LinearRegression(LinearRegressor):
         As in `LogisticRegression`; step sizes are those for targets of deviation 1.
     tol
         As in `LogisticRegression`, in units of the variance of y.
-    n_iter_no_change, rows_per_clock, keys, admission, warm_start, random_state, checkpoint,\
-    checkpoint_every, keep, n_shards, progress
+    n_iter_no_change, rows_per_clock, keys, admission, compression, warm_start, random_state,\
+    checkpoint, checkpoint_every, keep, n_shards, progress
         As in `LogisticRegression`.
 
     Attributes
@@ -84,6 +84,7 @@ class LinearRegression(LinearRegressor):
         rows_per_clock: int | None = None,
         keys: Literal["range", "hash"] = "range",
         admission: float = 1.0,
+        compression: Literal["bfloat16"] | None = None,
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -107,6 +108,7 @@ class LinearRegression(LinearRegressor):
         self.rows_per_clock = rows_per_clock
         self.keys = keys
         self.admission = admission
+        self.compression = compression
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint

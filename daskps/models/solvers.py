@@ -6,11 +6,17 @@ is a pass.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from daskps.data import Dataset
 from daskps.models.admm import ADMMModel
+from daskps.models.compressed import CompressedModel
 from daskps.models.lbfgs import STIFFEST, LBFGSModel
 from daskps.models.linear import LinearModel
+from daskps.models.refined import RefinedModel, refine_later
+from daskps.run.launch import RunOptions
+from daskps.run.state import State
 
 LOCAL, BATCH = ("adagrad", "ftrl"), ("lbfgs", "admm")
 
@@ -32,6 +38,7 @@ def check_solver(estimator: Any, *, partial: bool = False) -> None:
     """
     solver = estimator.solver
     if solver not in BATCH:
+        _check_compression(estimator)
         return
     name = f"{type(estimator).__name__}(solver={solver!r}"
     if partial:
@@ -45,6 +52,7 @@ def check_solver(estimator: Any, *, partial: bool = False) -> None:
             "data with hash_features if ids are too large, or solver='adagrad' or 'ftrl'."
         )
     only_one = {"consistency": "bsp", "eta0": None, "rows_per_clock": None, "admission": 1.0}
+    only_one |= {"compression": None}
     for parameter, only in only_one.items():
         value = getattr(estimator, parameter, only)
         if value != only:
@@ -76,3 +84,25 @@ def batch_model(estimator: Any, linear: LinearModel, *, evaluated: bool) -> LBFG
     tol = None if evaluated else estimator.tol
     kind = LBFGSModel if estimator.solver == "lbfgs" else ADMMModel
     return kind(linear, tol, estimator.n_iter_no_change)
+
+
+def _check_compression(estimator: Any) -> None:
+    if estimator.compression is None:
+        return
+    for parameter, only in {"consistency": "bsp", "admission": 1.0}.items():
+        value = getattr(estimator, parameter)
+        if value != only:
+            raise ValueError(
+                f"{type(estimator).__name__}(compression={estimator.compression!r}, "
+                f"{parameter}={value!r}); expected {parameter}={only!r}: what a push cuts off goes "
+                "with the next one of the same rows."
+            )
+
+
+def local_model(
+    estimator: Any, linear: LinearModel, start: State | None, dataset: Dataset, options: RunOptions
+) -> tuple[LinearModel | RefinedModel | CompressedModel, State | None]:
+    """Return the model of a solver that takes local steps, and the rows that it starts from."""
+    if estimator.compression is not None:
+        return CompressedModel(replace(linear, short=True), options.clocks_per_pass), start
+    return refine_later(linear, start, dataset, options)

@@ -38,8 +38,8 @@ class LinearSVC(LinearClassifier):
         As in `LogisticRegression`.
     class_weight
         None, ``"balanced"``, or a dict from class to the factor of its rows in all margins.
-    keys, admission, warm_start, random_state, checkpoint, checkpoint_every, keep, n_shards,\
-    progress
+    keys, admission, compression, warm_start, random_state, checkpoint, checkpoint_every, keep,\
+    n_shards, progress
         As in `LogisticRegression`.
 
     Attributes
@@ -88,6 +88,7 @@ class LinearSVC(LinearClassifier):
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         keys: Literal["range", "hash"] = "range",
         admission: float = 1.0,
+        compression: Literal["bfloat16"] | None = None,
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -111,6 +112,7 @@ class LinearSVC(LinearClassifier):
         self.class_weight = class_weight
         self.keys = keys
         self.admission = admission
+        self.compression = compression
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint

@@ -160,7 +160,8 @@ class _Body:
         for i, want in enumerate(header.wants):
             u, width = specs[want.table].updater, specs[want.table].width
             fields = u.n_push if header.push else u.n_pull
-            self._rows.append(take(f"rows {i}", (want.n_rows, fields, width), u.dtype))
+            dtype: Any = "uint16" if header.push and u.short else u.dtype
+            self._rows.append(take(f"rows {i}", (want.n_rows, fields, width), dtype))
         if header.push:
             self.arrays += self._rows
 

@@ -20,6 +20,7 @@ from daskps.server.finite import check_finite
 from daskps.server.functions import FUNCTIONS, Partial
 from daskps.server.gather import Index, Rows
 from daskps.server.messages import Ack, Arrays, Ask, Blocks, Pull, Push, Stats, Want
+from daskps.server.short import widened
 from daskps.server.slot import TableSlot
 from daskps.server.states import States
 from daskps.server.tables import Placement, TableSpec
@@ -136,6 +137,7 @@ class Shard:
                 self._counts["duplicates"] += 1
                 return Ack(applied=False)
             assert msg.clock == self.clocks[msg.partition] or not self.spec.sync, msg.clock
+            msg = widened(msg)
             check_finite(msg, self._placements)
             self._counts["pushes"] += 1
             self.clocks[msg.partition] = msg.clock + 1

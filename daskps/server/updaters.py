@@ -14,7 +14,7 @@ Arrays are C-contiguous, (rows, fields, width): `width` values a row, `fields` n
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 import numpy as np
@@ -49,6 +49,9 @@ class Updater(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Type of rows, pulls and pushes."""
 
+    short: bool
+    """Whether pushes travel as bfloat16 (`daskps.server.short`)."""
+
     def init(self, rows: Array, values: Array) -> None:
         """Set fresh `rows` (m, n_fields, width) to hold `values` (m, width)."""
 
@@ -82,6 +85,7 @@ class Add(msgspec.Struct, frozen=True, tag=True):
     """
 
     dtype_name: str = "float32"
+    short: ClassVar[bool] = False
 
     @property
     def n_fields(self) -> int:
@@ -182,6 +186,7 @@ class _Local(msgspec.Struct, frozen=True):
     refined_after: float | None = None
     """Samples after which steps have the penalty in them (`daskps.kernels.refine`) and pushes are
     counts x changes, nothing, counts: a commit adds the mean change and nothing else; BSP."""
+    short: bool = False
 
     def refined(self, T: float) -> bool:
         """Return whether pushes after `T` samples are means of changes."""

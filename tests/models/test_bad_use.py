@@ -22,6 +22,7 @@ BAD_PARAMETERS: list[tuple[str, Any]] = [
     *(("fit_intercept", x) for x in (None, 1, "yes")),
     *(("solver", x) for x in ("newton", None, 3)),
     *(("keys", x) for x in ("hashed", None)),
+    *(("compression", x) for x in ("float16", True)),
     *(("admission", x) for x in (0, 1.1, None, "few")),
     *(("consistency", x) for x in ("BSP", None)),
     *(("staleness", x) for x in (0, 1.5, None)),

@@ -18,6 +18,7 @@ CHANGES_THE_MODEL: dict[str, Any] = {
     "l1_ratio": 0.5,
     "fit_intercept": False,
     "solver": "ftrl",
+    "compression": "bfloat16",
     "eta0": 0.01,
     "consistency": "ssp",
     "max_iter": 2,
