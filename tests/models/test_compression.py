@@ -113,7 +113,7 @@ def test_shards_and_a_new_beginning_change_no_bit(keys: Any, tmp_path: Path) -> 
 def test_half_the_bytes_travel(tmp_path: Path) -> None:
     data = daskps.from_arrays(DATA.X, DATA.y, tmp_path / "d.zarr", n_partitions=2)
     here = fitted(data, **SHORT)
-    alone: dict[str, Any] = {"processes": True, "dashboard_address": None, "threads_per_worker": 1}
+    alone: dict[str, Any] = {"processes": False, "dashboard_address": None, "threads_per_worker": 1}
     with LocalCluster(n_workers=2, **alone) as cluster, Client(cluster):
         whole, short = fitted(data), fitted(data, **SHORT)
     pushed = [clf.history_.pushed_bytes.values.sum() for clf in (whole, short)]
