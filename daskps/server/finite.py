@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 
 from daskps.errors import NonFinitePush
 from daskps.server.messages import Push, Want
+from daskps.server.short import widened
 from daskps.server.tables import Placement
 
 Rows = NDArray[Any]
 
 
-def check_finite(msg: Push, placements: Mapping[str, Placement]) -> None:
-    """Refuse a push with a number that is NaN or infinite.
+def checked(msg: Push, placements: Mapping[str, Placement]) -> Push:
+    """Return a push with whole numbers for shortened ones; refuse one with NaN or infinity.
 
     Raises
     ------
     NonFinitePush
         Naming the table, and the row or key.
     """
+    msg = widened(msg)
     for want, deltas in zip(msg.wants, msg.deltas, strict=True):
         if all_finite(deltas):
             continue
@@ -34,6 +36,7 @@ def check_finite(msg: Push, placements: Mapping[str, Placement]) -> None:
             f"delta in table {want.table!r}, {where}; it was refused. Lower eta, scale the "
             "features, or look for extreme values in this partition."
         )
+    return msg
 
 
 def _describe(want: Want, row: int, place: Placement) -> str:

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from daskps.errors import StaleLayout
 from daskps.server import moving
 from daskps.server.cells import CellSlot, histogram, stacked
-from daskps.server.finite import check_finite
+from daskps.server.finite import checked
 from daskps.server.functions import FUNCTIONS, Partial
 from daskps.server.gather import Index, Rows
 from daskps.server.messages import Ack, Arrays, Ask, Blocks, Pull, Push, Stats, Want
-from daskps.server.short import widened
 from daskps.server.slot import TableSlot
 from daskps.server.states import States
 from daskps.server.tables import Placement, TableSpec
@@ -137,8 +136,7 @@ class Shard:
                 self._counts["duplicates"] += 1
                 return Ack(applied=False)
             assert msg.clock == self.clocks[msg.partition] or not self.spec.sync, msg.clock
-            msg = widened(msg)
-            check_finite(msg, self._placements)
+            msg = checked(msg, self._placements)
             self._counts["pushes"] += 1
             self.clocks[msg.partition] = msg.clock + 1
             if self.spec.sync:
