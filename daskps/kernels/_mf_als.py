@@ -85,7 +85,7 @@ def users(width: int, implicit: bool) -> Any:
                 r[f] = -own * x[f]
             if implicit:
                 for f in range(K):
-                    r[f] -= dot(gram[f], x)
+                    add(r, -x[f], gram[f])
             for t in range(n):
                 c = weights[first + t] if implicit else np.float32(1)
                 add(r, targets[first + t] - c * dot(rows[t], x), rows[t])
@@ -98,7 +98,7 @@ def users(width: int, implicit: bool) -> Any:
                     q[f] = own * p[f]
                 if implicit:
                     for f in range(K):
-                        q[f] += dot(gram[f], p)
+                        add(q, p[f], gram[f])
                 for t in range(n):
                     c = weights[first + t] if implicit else np.float32(1)
                     add(q, c * dot(rows[t], p), rows[t])

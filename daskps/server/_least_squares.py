@@ -24,11 +24,8 @@ def gram(rows: F32) -> F64:
     for i in range(m):
         for a in range(k):
             x = np.float64(rows[i, a])
-            for b in range(a + 1):
+            for b in range(k):
                 out[a, b] += x * rows[i, b]
-    for a in range(k):
-        for b in range(a):
-            out[b, a] = out[a, b]
     return out
 
 
@@ -36,10 +33,10 @@ def gram(rows: F32) -> F64:
 def _rest(v: F32, common: F64, l2: float, n: float, out: F64) -> None:
     """Set `out` to ``(M + n l I) v``; a matrix M of no rows is zero."""
     for a in range(v.size):
-        s = l2 * n * v[a]
-        for b in range(common.shape[0]):
-            s += common[a, b] * v[b]
-        out[a] = s
+        out[a] = l2 * n * v[a]
+    for b in range(common.shape[0]):  # M is symmetric: columns in turn, which vectors can add
+        for a in range(v.size):
+            out[a] += common[b, a] * v[b]
 
 
 @njit(nogil=True, cache=True)
