@@ -27,7 +27,7 @@ def main() -> None:
     print(f"error of held-out ratings (RMSE): {model.rmse(test, unknown='popular'):.4f}")
     print(model.ranking(test, k=10, relevant=4.0).to_pandas())
 
-    user, item = ratings.users[0], ratings.items[0]
+    user, item = ratings.users.tolist()[0], ratings.items.tolist()[0]
     print(f"for user {user!r}:", model.recommend(user, k=5), sep="\n")
     print(f"like item {item!r}:", model.similar_items(item, k=5), sep="\n")
 
