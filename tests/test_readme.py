@@ -11,18 +11,39 @@ import pytest
 from scipy import sparse
 from sklearn.datasets import dump_svmlight_file
 
+import daskps
+
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
-def example() -> str:
+def examples() -> list[str]:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 1
-    code: str = blocks[0]
-    return code
+    assert len(blocks) == 2
+    return blocks
 
 
-def test_example_is_twelve_lines() -> None:
-    assert len(example().splitlines()) <= 12
+def test_examples_are_at_most_twelve_lines() -> None:
+    assert all(len(block.splitlines()) <= 12 for block in examples())
+
+
+def test_example_of_ratings_and_documents_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(u, i) for u in range(1, 60) for i in rng.permutation(30)[:12].tolist()]
+    lines = [f"{u},{i},{rng.integers(1, 6)}" for u, i in pairs]
+    (tmp_path / "ratings.csv").write_text("\n".join(["user,item,rating", *lines]) + "\n")
+    words = [f"{d} {w} {rng.integers(1, 4)}" for d in range(1, 41) for w in range(1, 20, 1 + d % 3)]
+    head = ["40", "20", str(len(words))]
+    (tmp_path / "docword.kos.txt").write_text("\n".join([*head, *words]) + "\n")
+    (tmp_path / "vocab.kos.txt").write_text("\n".join(f"w{n}" for n in range(20)) + "\n")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"daskps": daskps}
+    exec(examples()[1], names)
+    best = names["mf"].recommend([1, 42], k=10)
+    assert best["user"].tolist() == [1] * 10 + [42] * 10
+    assert not set(zip(best["user"], best["item"], strict=True)) & set(pairs)
+    assert len(names["lda"].top_words(10)) >= 100
 
 
 @pytest.mark.cluster
@@ -34,7 +55,7 @@ def test_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     try:
-        exec(example(), names)
+        exec(examples()[0], names)
         assert names["clf"].score(X, y) > 0.8
         assert (tmp_path / "model.zarr").is_dir()
     finally:
