@@ -188,7 +188,7 @@ def test_a_lost_actor_stays_lost_and_the_engine_makes_another_incarnation(farm: 
         farm.kill(farm.workers()[old.address], nanny=False)
         lost = wait_until(lambda: engine.next_event(0.1))
         assert lost.shards == (0,)
-        made = engine._make({0: old.incarnation + 1}, generation=2)[0]
+        made = engine._make({0: old.incarnation + 1}, 2, {0: [0]})[0]
         assert (made.incarnation, made.key != old.key) == (1, True)
         (answer, stale) = engine._call([(made, "ping", {}), (old, "ping", {})], 5)
         assert answer == 1

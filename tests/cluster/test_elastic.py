@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from cluster_tools import (
-    PATIENCE,
     Farm,
     Recorder,
     assert_clean,
@@ -31,7 +32,6 @@ pytestmark = pytest.mark.cluster
 
 def in_background(work: Callable[[], Any]) -> Callable[[], None]:
     """Return what starts `work` in a thread: the driver must not wait for what waits for it."""
-    import threading
 
     def start() -> None:
         threading.Thread(target=work, name="test-background", daemon=True).start()
@@ -87,6 +87,7 @@ def test_what_partitions_keep_moves_with_the_slots(tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept.counts, outcome.values["count"][1][:, 0])
 
 
+@pytest.mark.timeout(180)  # three times a process starts and compiles, or loads what is compiled
 @pytest.mark.parametrize("how", ["scale", "adapt"])
 def test_a_cluster_is_scaled_up_and_down_during_a_run(how: str) -> None:
     seen = Recorder()
@@ -105,21 +106,27 @@ def test_a_cluster_is_scaled_up_and_down_during_a_run(how: str) -> None:
 
             return in_background(work)
 
-        told = [at_clock(4, scale(3)), Later(cluster, 3, scale(1))]
-        outcome = train(client, "bsp", seen, *told, max_iter=120)
-        wait_until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1, PATIENCE)
+        def stop() -> None:
+            signal.raise_signal(signal.SIGINT)  # ends training at the next clock
+
+        told = [at_clock(4, scale(3)), Scaled(3, scale(1)), Scaled(1, stop, after=3)]
+        run = {"clocks_per_pass": 1, "max_iter": 100_000}
+        outcome = train(client, "bsp", seen, *told, **run)
+        wait_until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1)
     assert not seen.of(ev.Recover)
-    assert bits(outcome) == bits(calm(max_iter=120))
-    assert {3, 1} <= {m.n_shards for m in seen.of(ev.Moved)}
+    assert outcome.reason == "interrupted"
+    assert bits(outcome) == bits(calm(clocks_per_pass=1, max_iter=outcome.clock))
 
 
-class Later:
-    """Does something once after slots have moved to `n` workers."""
+class Scaled:
+    """Does something once slots have moved to `n` workers, and to `after` before."""
 
-    def __init__(self, cluster: LocalCluster, n: int, do: Callable[[], None]) -> None:
-        self._n, self._do = n, do
+    def __init__(self, n: int, do: Callable[[], None], *, after: int | None = None) -> None:
+        self._waited_for = [x for x in (after, n) if x is not None]
+        self._do = do
 
     def __call__(self, told: Any, coordinator: Any) -> None:
-        if isinstance(told, ev.Moved) and told.n_shards == self._n:
-            do, self._do = self._do, lambda: None
-            do()
+        if isinstance(told, ev.Moved) and self._waited_for[:1] == [told.n_shards]:
+            del self._waited_for[0]
+            if not self._waited_for:
+                self._do()
