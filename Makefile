@@ -7,10 +7,15 @@
 #   make floors                 the tests on the oldest versions that pyproject.toml allows
 #   make clean                  remove .venv and what the tools left
 #
+# PARALLEL= runs the tests one by one, PYTEST_ARGS="-k name" some of them;
 # PYTHON=python3.12 chooses the interpreter that .venv is made with.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Two test processes: one starts with the first half of the files, where the clusters are, which
+# wait a lot, the other with the second, where the computing is; who is done takes from the other.
+# The slow tests run one by one, for their time limits' sake.
+PARALLEL ?= -n 2 --dist worksteal
 BIN := .venv/bin
 
 .PHONY: help demo test slow lint floors clean
@@ -23,7 +28,7 @@ demo: .venv/.installed-dashboard
 	$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
 
 test: .venv/.installed-dashboard .venv/.installed-test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 slow: .venv/.installed-dashboard .venv/.installed-test
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
@@ -45,7 +50,7 @@ floors: | $(BIN)/python
 	$(BIN)/python -c '$(FLOORS)' > .venv/floors/requirements.txt
 	.venv/floors/bin/python -m pip install -qq --disable-pip-version-check \
 	  --requirement .venv/floors/requirements.txt
-	.venv/floors/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/floors/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 # One stamp an extra of pyproject.toml: installed once, and again when pyproject.toml changes.
 .venv/.installed-%: pyproject.toml | $(BIN)/python

@@ -88,7 +88,7 @@ def test_what_partitions_keep_moves_with_the_slots(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)  # three times a process starts and compiles, or loads what is compiled
-@pytest.mark.parametrize("how", ["scale", "adapt"])
+@pytest.mark.parametrize("how", ["scale", pytest.param("adapt", marks=pytest.mark.slow)])
 def test_a_cluster_is_scaled_up_and_down_during_a_run(how: str) -> None:
     seen = Recorder()
     options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "threads_per_worker": 1}

@@ -69,7 +69,7 @@ def test_a_shard_holder_dies(tmp_path: Path, consistency: str, nanny: bool) -> N
     assert seen.pause_after(kill.at) < RESUMED
 
 
-@pytest.mark.parametrize("consistency", ["bsp", "ssp"])
+@pytest.mark.parametrize("consistency", ["bsp", pytest.param("ssp", marks=pytest.mark.slow)])
 def test_what_partitions_keep_agrees_with_the_tables_after_a_kill(
     tmp_path: Path, consistency: str
 ) -> None:
@@ -86,7 +86,9 @@ def test_what_partitions_keep_agrees_with_the_tables_after_a_kill(
         assert kept.bits == calm_movers().bits
 
 
-@pytest.mark.parametrize("moment", [ev.TaskDone, ev.TakeTurn])
+@pytest.mark.parametrize(
+    "moment", [pytest.param(ev.TaskDone, marks=pytest.mark.slow), ev.TakeTurn]
+)
 def test_a_shard_holder_dies_while_a_model_acts_between_clocks(
     tmp_path: Path, moment: type
 ) -> None:

@@ -38,7 +38,7 @@ def fit_and_kill(
     return model
 
 
-@pytest.mark.parametrize("consistency", ["bsp", "ssp"])
+@pytest.mark.parametrize("consistency", [pytest.param("bsp", marks=pytest.mark.slow), "ssp"])
 def test_counts_agree_after_a_kill(tmp_path: Path, consistency: str) -> None:
     with Farm(2, tmp_path) as farm:
         chance = random.Random(0)
