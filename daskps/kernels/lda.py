@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.kernels import _lda_counts, _lda_fold, _lda_sweep
+from daskps.kernels import _lda_counts, _lda_fold, _lda_online, _lda_sweep
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -31,6 +31,8 @@ _added: Any = _lda_counts.added
 _document_likelihood: Any = _lda_counts.document_likelihood
 _fold_in: Any = _lda_fold.fold_in
 _log_likelihood: Any = _lda_fold.log_likelihood
+_expected: Any = _lda_online.expected
+_e_step: Any = _lda_online.e_step
 
 
 class Tokens(NamedTuple):
@@ -269,6 +271,67 @@ def log_likelihood(
 ) -> float:
     """Return the log-probability of documents with topic shares `theta`; see `fold_in`."""
     return float(_log_likelihood(*_all(indptr, indices, counts, phi, theta)))
+
+
+def expected_words(weights: F64, totals: F64) -> F32:
+    """Return exp E[log phi_wk] of words' rows of topics that are Dirichlet, shape (words, K).
+
+    Parameters
+    ----------
+    weights
+        Parameters of the distributions, lambda, shape (words, K).
+    totals
+        Their sums over all words, shape (K,).
+    """
+    out = np.empty(weights.shape, np.float32)
+    _expected(*_all(weights, totals), out)
+    return out
+
+
+def e_step(
+    indptr: I64,
+    indices: NDArray[np.uint32],
+    counts: F32,
+    beta: F32,
+    alpha: F64,
+    *,
+    n_iter: int = 100,
+    tol: float = 1e-3,
+) -> tuple[F32, F64, float]:
+    """Find the topics of documents by variational Bayes, from equal shares.
+
+    Repeats ``gamma_k = alpha_k + sum_w c_w phi_wk`` with ``phi_wk`` proportional to ``exp(E[log
+    theta_k] + E[log beta_wk])``.
+
+    Parameters
+    ----------
+    indptr, indices, counts
+        Documents, as CSR; `indices` are rows of `beta`.
+    beta
+        exp E[log beta], see `expected_words`, shape (words, K).
+    alpha
+        Prior, shape (K,).
+    n_iter, tol
+        Ends after so many steps, or when gamma changes by less on average.
+
+    Returns
+    -------
+    stats
+        Expected count of each topic for each word, shape (words, K).
+    logs
+        Sum over documents of E[log theta], shape (K,).
+    bound
+        Sum over documents of the bound of their log-probability, given `beta`.
+
+    References
+    ----------
+    Hoffman, Blei and Bach (2010), "Online Learning for Latent Dirichlet Allocation", algorithm 2,
+    and equation 4 without the topics' part.
+    """
+    stats, logs = np.zeros(beta.shape, np.float32), np.zeros(len(alpha))
+    arrays = _all(indptr, indices, counts, beta, alpha)
+    bound = _e_step(*arrays, n_iter, tol, stats, logs)
+    return stats, logs, float(bound)
 
 
 def _all(*arrays: NDArray[Any]) -> list[NDArray[Any]]:

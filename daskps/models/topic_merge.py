@@ -48,8 +48,9 @@ def merged(model: Model, groups: NDArray[np.int64]) -> Model:
     other.n_components = n
     words = _joined(model.word_ptr_, model.word_topics_, model.word_counts_, groups, n)
     other.word_ptr_, other.word_topics_, other.word_counts_ = words
-    docs = _joined(model.doc_ptr_, model.doc_topics_, model.doc_counts_, groups, n)
-    other.doc_ptr_, other.doc_topics_, other.doc_counts_ = docs
+    if model.doc_ptr_ is not None:
+        docs = _joined(model.doc_ptr_, model.doc_topics_, model.doc_counts_, groups, n)
+        other.doc_ptr_, other.doc_topics_, other.doc_counts_ = docs
     other.doc_topic_prior_ = np.bincount(groups, model.doc_topic_prior_, n)
     return other
 
@@ -57,14 +58,14 @@ def merged(model: Model, groups: NDArray[np.int64]) -> Model:
 def _joined(
     ptr: NDArray[np.int64],
     topics: NDArray[np.uint32],
-    counts: NDArray[np.int32],
+    counts: NDArray[Any],
     groups: NDArray[np.int64],
     n: int,
-) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int32]]:
+) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[Any]]:
     rows = scipy.sparse.csr_array((counts, groups[topics], ptr), (len(ptr) - 1, n), copy=True)
     rows.sum_duplicates()
     return (
         rows.indptr.astype(np.int64),
         rows.indices.astype(np.uint32),
-        rows.data.astype(np.int32),
+        rows.data.astype(counts.dtype),
     )

@@ -5,6 +5,7 @@ The choices depend on the data's shape alone, so that BSP gives the same counts 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from daskps.data import Dataset
 from daskps.errors import DataError
+from daskps.models.parameters import _optional, _real, _whole, check_parameters
 from daskps.models.topic_model import ConductedTopicModel, TopicModel
 
 CELLS = 2**25
@@ -24,6 +26,60 @@ PATIENCE = 10
 """Sweeps after which priors are learnt anew."""
 MOST = 4
 """Sweeps of a clock, at most: more would be over counts that are too old."""
+
+SOLVERS = ("gibbs", "online")
+ONLY: dict[str, dict[str, Any]] = {
+    "gibbs": {
+        "learning_decay": 0.7,
+        "learning_offset": 10.0,
+        "batch_size": 128,
+        "total_samples": 1e6,
+        "mean_change_tol": 1e-3,
+        "max_doc_update_iter": 100,
+    },
+    "online": {"slices": None, "sweeps_per_clock": None},
+}
+"""What a solver does not look at, and its value."""
+CHECKS = {
+    "max_iter": (_optional(_whole(1)), "an integer >= 1 or None"),
+    "learning_decay": (_real(0, 1, open_low=True), "a number above 0 and at most 1"),
+    "learning_offset": (_real(0, math.inf), "a finite number >= 0"),
+    "batch_size": (_whole(1), "an integer >= 1"),
+    "total_samples": (_real(1, math.inf), "a finite number >= 1"),
+    "mean_change_tol": (_real(0, math.inf), "a finite number >= 0"),
+    "max_doc_update_iter": (_whole(1), "an integer >= 1"),
+}
+Priors = tuple[NDArray[np.float64], float]
+"""Alpha, shape (K,), and eta."""
+
+
+def check(estimator: Any, *, partial: bool = False) -> None:
+    """Check every parameter, and that none is given that its solver would not look at.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter, its value and what was expected.
+    """
+    check_parameters(estimator)
+    solver = estimator.solver
+    name = f"{type(estimator).__name__}(solver={solver!r}"
+    if partial and solver != "online":
+        raise ValueError(
+            f"partial_fit of {name}), which draws the topics of all documents again and again; use "
+            "solver='online'."
+        )
+    for parameter, only in ONLY[solver].items():
+        if (value := getattr(estimator, parameter)) != only:
+            other = SOLVERS[1 - SOLVERS.index(solver)]
+            raise ValueError(
+                f"{name}, {parameter}={value!r}); expected {only!r}: it is of solver={other!r}."
+            )
+    if solver == "online" and _learnt(estimator.topic_word_prior):
+        raise ValueError(
+            f"{name}, topic_word_prior='auto'); expected a number or None: solver='gibbs' learns "
+            "it. doc_topic_prior='auto' is learnt by both."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +143,12 @@ def prior_of(given: Any, K: int) -> NDArray[np.float64]:
 
 def _learnt(given: Any) -> bool:
     return isinstance(given, str) and given == "auto"
+
+
+def priors(estimator: Any) -> Priors:
+    """Return alpha and eta as they are at first."""
+    K = estimator.n_components
+    return prior_of(estimator.doc_topic_prior, K), beta_of(estimator.topic_word_prior, K)
 
 
 def beta_of(given: Any, K: int) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import psi
+from scipy.special import polygamma, psi
 
 from daskps.server.messages import Arrays
 
@@ -63,6 +63,45 @@ def alpha_of(rows: Arrays, numbers: I64, start: F64) -> F64:
         if change < CLOSE * alpha.max():
             break
     return alpha
+
+
+def alpha_of_logs(logs: F64, start: F64) -> F64:
+    """Return the Dirichlet prior under which E[log theta] is `logs`.
+
+    Solves ``psi(alpha_k) - psi(sum_j alpha_j) = logs_k``.
+
+    Parameters
+    ----------
+    logs
+        Shape (K,).
+    start
+        Where to begin, shape (K,).
+
+    References
+    ----------
+    Minka (2000), "Estimating a Dirichlet distribution", equation 9, and appendix C for the inverse
+    of psi.
+    """
+    alpha = start
+    for _ in range(STEPS):
+        new = np.maximum(_inverse_psi(logs + psi(alpha.sum())), SMALLEST)
+        change, alpha = np.abs(new - alpha).max(), new
+        if change < CLOSE * alpha.max():
+            break
+    return alpha
+
+
+def logs_of(alpha: F64) -> F64:
+    """Return E[log theta] under a Dirichlet prior, shape (K,)."""
+    found: F64 = psi(alpha) - psi(alpha.sum())
+    return found
+
+
+def _inverse_psi(y: F64) -> F64:
+    x = np.where(y >= -2.22, np.exp(y) + 0.5, -1 / (y - psi(1)))
+    for _ in range(5):
+        x = x - (psi(x) - y) / polygamma(1, x)
+    return x
 
 
 def beta_of(histogram: Arrays, n_k: I64, n_words: int, start: float) -> float:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.data import Partition
+from daskps.data import Dataset, Partition
+from daskps.errors import DataError
 from daskps.kernels import lda
-from daskps.models.documents import check_values, whole_counts
+from daskps.models.documents import check_values, halves, whole_counts
 
 F32 = NDArray[np.float32]
 
@@ -36,8 +37,8 @@ class TopicScore:
 
     ptr: NDArray[np.int64]
     topics: NDArray[np.uint32]
-    counts: NDArray[np.int32]
-    n_k: NDArray[np.int64]
+    counts: NDArray[np.int32] | NDArray[np.float32]
+    n_k: NDArray[np.int64] | NDArray[np.float64]
     alpha: NDArray[np.float64]
     beta: float
     n_iter: int = 100
@@ -100,3 +101,21 @@ class TopicScore:
         """Return the bytes held, so that Dask can account for them."""
         arrays = (self.ptr, self.topics, self.counts, self.n_k, self.alpha)
         return sum(a.nbytes for a in arrays)
+
+
+def completion(score: TopicScore, dataset: Dataset, rng: np.random.Generator) -> float:
+    """Return the perplexity of halves of documents, by their other halves.
+
+    Raises
+    ------
+    DataError
+        If no document has two tokens.
+    """
+    total = n = 0.0
+    for i in range(dataset.n_partitions):
+        known, asked = halves(dataset.partition(i), rng)
+        total += score.log_likelihood(asked, score(known))
+        n += float(0 if asked.values is None else asked.values.sum())
+    if not n:
+        raise DataError("no document has two tokens; expected some to complete.")
+    return float(np.exp(-total / n))

@@ -28,14 +28,16 @@ class TopicView(Shown):
 
     word_ptr_: NDArray[np.int64]
     word_topics_: NDArray[np.uint32]
-    word_counts_: NDArray[np.int32]
-    doc_ptr_: NDArray[np.int64]
-    doc_topics_: NDArray[np.uint32]
-    doc_counts_: NDArray[np.int32]
+    word_counts_: NDArray[np.int32] | NDArray[np.float32]
+    doc_ptr_: NDArray[np.int64] | None = None
+    """None where no documents were kept."""
+    doc_topics_: NDArray[np.uint32] | None = None
+    doc_counts_: NDArray[np.int32] | None = None
     doc_topic_prior_: NDArray[np.float64]
     topic_word_prior_: float
     vocabulary_: NDArray[Any] | None = None
     n_iter_: int
+    n_batch_iter_: int = 1
     n_features_in_: int
 
     @property
@@ -45,23 +47,33 @@ class TopicView(Shown):
 
     @property
     def topic_word_counts_(self) -> scipy.sparse.csc_array:
-        """How often each word has each topic, shape (n_topics, n_words), sparse."""
+        """How often each word has each topic, or is expected to, (n_topics, n_words), sparse."""
         check_is_fitted(self)
         shape = (self.n_topics_, self.n_features_in_)
         arrays = (self.word_counts_, self.word_topics_, self.word_ptr_)
         return scipy.sparse.csc_array(arrays, shape=shape)
 
     @property
-    def topic_counts_(self) -> NDArray[np.int64]:
+    def topic_counts_(self) -> NDArray[np.int64] | NDArray[np.float64]:
         """Tokens of each topic, shape (n_topics,)."""
         check_is_fitted(self)
         found = np.bincount(self.word_topics_, self.word_counts_, self.n_topics_)
-        return found.astype(np.int64)
+        return found if self.word_counts_.dtype.kind == "f" else found.astype(np.int64)
 
     @property
     def doc_topic_counts_(self) -> scipy.sparse.csr_array:
-        """How many tokens of each training document have each topic, (n_docs, n_topics), sparse."""
+        """How many tokens of each training document have each topic, (n_docs, n_topics), sparse.
+
+        Raises
+        ------
+        AttributeError
+            If the documents were not kept.
+        """
         check_is_fitted(self)
+        if self.doc_ptr_ is None:
+            raise AttributeError(
+                "solver='online' keeps no documents; use transform(X) for the topics of some."
+            )
         shape = (len(self.doc_ptr_) - 1, self.n_topics_)
         arrays = (self.doc_counts_, self.doc_topics_, self.doc_ptr_)
         return scipy.sparse.csr_array(arrays, shape=shape)
@@ -103,14 +115,14 @@ class TopicView(Shown):
 
     # -- words -------------------------------------------------------------------------------
 
-    def _top(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _top(self, n: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """Return the numbers and counts of each topic's `n` most frequent words, (K, n)."""
         if n < 1:
             raise ValueError(f"n={n!r} words; expected at least 1.")
         n = min(n, self.n_features_in_)
         rows = self.topic_word_counts_.tocsr()
         top = np.empty((self.n_topics_, n), np.int64)
-        counts = np.zeros_like(top)
+        counts = np.zeros(top.shape, rows.dtype)
         for k in range(self.n_topics_):
             some = slice(rows.indptr[k], rows.indptr[k + 1])
             words, c = rows.indices[some], rows.data[some]
@@ -147,11 +159,12 @@ class TopicView(Shown):
         """
         tokens = self.topic_counts_
         names = self.words_[self._top(n)[0]]
+        there = self.word_topics_[self.word_counts_ >= 0.5]  # online, all words have a little
         facts = {
             "tokens": tokens,
             "share": tokens / tokens.sum(),
             "prior": self.doc_topic_prior_,
-            "words": np.bincount(self.word_topics_, minlength=self.n_topics_),
+            "words": np.bincount(there, minlength=self.n_topics_),
             "top": [" ".join(map(str, row)) for row in names],
         }
         return pd.DataFrame(facts, index=pd.RangeIndex(len(tokens), name="topic"))
@@ -212,17 +225,54 @@ class TopicView(Shown):
         other.exp_dirichlet_component_ = np.exp(psi(other.components_) - psi(whole))
         other.doc_topic_prior_, other.topic_word_prior_ = alpha, eta
         other.n_features_in_, other.n_iter_ = self.n_features_in_, self.n_iter_
-        other.n_batch_iter_ = self.n_iter_
+        other.n_batch_iter_ = self.n_batch_iter_
         other.random_state_ = np.random.RandomState(0)  # what it expects
         return other
 
-    def to_pyldavis(self) -> dict[str, Any]:
-        """Return the keyword arguments of `pyLDAvis.prepare`."""
-        counts = self.doc_topic_counts_
+    def to_pyldavis(self, X: Any = None) -> dict[str, Any]:
+        """Return the keyword arguments of `pyLDAvis.prepare`.
+
+        Parameters
+        ----------
+        X
+            Documents to show, anything that `fit` takes; None for those of training.
+        """
+        if X is None:
+            counts = self.doc_topic_counts_
+            shares, lengths = self.doc_topic_.to_numpy(), np.asarray(counts.sum(axis=1)).ravel()
+        else:
+            dataset = documents(X)
+            parts = [dataset.partition(i) for i in range(dataset.n_partitions)]
+            score = self._score()
+            shares = np.concatenate([score(part) for part in parts]).astype(np.float64)
+            shares /= shares.sum(axis=1, keepdims=True)
+            lengths = np.concatenate([part.to_scipy().sum(axis=1) for part in parts])
         return {
             "topic_term_dists": self.topic_word_.to_numpy(),
-            "doc_topic_dists": self.doc_topic_.to_numpy(),
-            "doc_lengths": np.asarray(counts.sum(axis=1)).ravel(),
+            "doc_topic_dists": shares,
+            "doc_lengths": lengths,
             "vocab": [str(w) for w in self.words_],
             "term_frequency": np.asarray(self.topic_word_counts_.sum(axis=0)).ravel(),
         }
+
+    # -- as arrays ---------------------------------------------------------------------------
+
+    def _arrays(self) -> dict[str, tuple[NDArray[Any], tuple[str, ...]]]:
+        """Return what is saved: by the attribute's name, without "_", its value and dimensions."""
+        dims = {
+            "word_ptr": "word_edge",
+            "word_topics": "word_cell",
+            "word_counts": "word_cell",
+            "doc_ptr": "document_edge",
+            "doc_topics": "document_cell",
+            "doc_counts": "document_cell",
+            "doc_topic_prior": "topic",
+            "vocabulary": "word",
+        }
+        found = {name: getattr(self, f"{name}_") for name in dims}
+        return {name: (x, (dims[name],)) for name, x in found.items() if x is not None}
+
+    def _weights(self) -> NDArray[np.float64]:
+        """Return what was learnt online about each word and topic, (n_words, n_topics)."""
+        shape = self.n_features_in_, self.n_topics_
+        return self.word_counts_.astype(np.float64).reshape(shape)

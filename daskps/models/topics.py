@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -15,23 +16,28 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from daskps.cluster import current_client
+from daskps.data import Dataset
 from daskps.errors import DataError
-from daskps.models import answers, saved, topic_plan
-from daskps.models.documents import check_documents, documents, halves
-from daskps.models.parameters import absolute, check_parameters
+from daskps.models import answers, saved, topic_plan, topic_stream
+from daskps.models.documents import check_documents, documents
+from daskps.models.parameters import absolute
 from daskps.models.predict import check_width
-from daskps.models.topic_fit import Fitted, fit_topics
+from daskps.models.topic_fit import fit_topics
+from daskps.models.topic_score import completion
 from daskps.models.topic_view import TopicView
 from daskps.monitor.progress import ClockCallback, progress_listeners
+from daskps.run.driver import Listener
 from daskps.run.launch import RunOptions
 
 
 @saved.kind
 class LatentDirichletAllocation(TopicView, BaseEstimator):
-    """Topics of documents by collapsed Gibbs sampling, in parallel, with exact counts.
+    """Topics of documents, by Gibbs sampling with exact counts or by variational Bayes on streams.
 
-    Every token has one topic; the model is how often words and documents have each. In BSP the
-    result depends on the data, its partitions and `random_state` alone.
+    With ``solver="gibbs"`` every token has one topic; the model is how often words and documents
+    have each. With ``"online"`` topics are weights of words, brought up to date after each batch of
+    documents, which are not kept. In BSP the result depends on the data, its partitions and
+    `random_state` alone.
 
     Parameters
     ----------
@@ -42,20 +48,32 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         None is ``1 / n_components``. ``"auto"`` learns one for each topic, beginning there.
     topic_word_prior
         Dirichlet prior of a topic's words, eta; None is ``1 / n_components``, and ``"auto"`` learns
-        it, beginning there.
+        it, beginning there (``gibbs``).
     solver
-        ``gibbs``.
+        ``gibbs``, or ``online``: variational Bayes a batch at a time, which also has `partial_fit`.
     max_iter
-        Sweeps: how often each token's topic is drawn.
+        Sweeps: how often each token's topic is drawn; of ``online`` passes over the documents.
+        None is 100 sweeps or 10 passes.
     consistency, staleness
-        As in `LogisticRegression`. ``bsp`` also checks all counts at each clock, and notes the
-        likelihood.
+        As in `LogisticRegression`. ``bsp`` with ``gibbs`` also checks all counts at each clock, and
+        notes the likelihood.
     slices
-        Into how many slices the vocabulary is cut. At a clock a partition draws the tokens of one,
-        and needs the counts of its words alone; partitions begin with different ones. None chooses
-        by the number of tokens.
+        Into how many slices the vocabulary is cut (``gibbs``). At a clock a partition draws the
+        tokens of one, and needs the counts of its words alone; partitions begin with different
+        ones. None chooses by the number of tokens.
     sweeps_per_clock
-        Sweeps between two looks at other partitions' counts; None chooses more for small data.
+        Sweeps between two looks at other partitions' counts (``gibbs``); None chooses more for
+        small data.
+    learning_decay, learning_offset
+        Step t weighs ``(learning_offset + t) ** -learning_decay`` against all before it
+        (``online``); a decay in (0.5, 1] converges.
+    batch_size
+        Documents of a step, of all partitions together (``online``).
+    total_samples
+        Documents that `partial_fit` is going to see.
+    mean_change_tol, max_doc_update_iter
+        Topics of a document are found when they change by less on average, or after so many
+        updates (``online``).
     random_state
         Seed of all draws; None for a new one.
     checkpoint, checkpoint_every, keep, n_shards, progress
@@ -64,10 +82,11 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
     Attributes
     ----------
     topic_word_counts_
-        How often each word has each topic, scipy.sparse, shape (n_components, n_words).
+        How often each word has each topic, scipy.sparse, shape (n_components, n_words); of
+        ``online`` what is expected.
     doc_topic_counts_
         How many tokens of each training document have each topic, scipy.sparse, shape
-        (n_docs, n_components).
+        (n_docs, n_components); not of ``online``.
     components_, topic_word_, doc_topic_
         Counts plus prior, and probabilities, as dense DataArrays that are made when they are asked
         for.
@@ -78,17 +97,20 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
     vocabulary_
         Words, shape (n_words,), or None.
     history_
-        By clock: ``loss``, minus the mean log-probability of a token by all others;
-        ``log_likelihood``, of all words and topics together (BSP); and the figures of all
-        estimators.
+        By clock: ``loss``, minus the mean log-probability of a token by all others, or with
+        ``online`` minus the bound of it under the topics before; ``log_likelihood``, of all words
+        and topics together (BSP, ``gibbs``); and the figures of all estimators.
     n_iter_, n_features_in_, stop_reason_
-        Sweeps done, words of the vocabulary, why training ended.
+        Sweeps or passes done, words of the vocabulary, why training ended.
+    n_batch_iter_
+        Number of the next step of ``online``, from 1.
 
     References
     ----------
     Griffiths and Steyvers (2004), "Finding Scientific Topics". Newman et al. (2009), "Distributed
     Algorithms for Topic Models". Chen et al. (2016), "WarpLDA". Zaheer et al. (2016), "Exponential
-    Stochastic Cellular Automata for Massively Parallel Inference".
+    Stochastic Cellular Automata for Massively Parallel Inference". Hoffman, Blei and Bach (2010),
+    "Online Learning for Latent Dirichlet Allocation".
 
     Examples
     --------
@@ -98,8 +120,9 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
     [['a', 'b'], ['y', 'z']]
     """
 
-    _solvers: ClassVar[tuple[str, ...]] = ("gibbs",)
-    _saved: ClassVar[tuple[str, ...]] = ("topic_word_prior_",)
+    _solvers: ClassVar[tuple[str, ...]] = topic_plan.SOLVERS
+    _checks: ClassVar[Any] = topic_plan.CHECKS
+    _saved: ClassVar[tuple[str, ...]] = ("topic_word_prior_", "n_batch_iter_")
     keys: ClassVar[str] = "range"
     hashing_: ClassVar[None] = None
 
@@ -112,12 +135,18 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         *,
         doc_topic_prior: float | ArrayLike | Literal["auto"] | None = None,
         topic_word_prior: float | Literal["auto"] | None = None,
-        solver: Literal["gibbs"] = "gibbs",
-        max_iter: int = 100,
+        solver: Literal["gibbs", "online"] = "gibbs",
+        max_iter: int | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,
         slices: int | None = None,
         sweeps_per_clock: int | None = None,
+        learning_decay: float = 0.7,
+        learning_offset: float = 10.0,
+        batch_size: int = 128,
+        total_samples: float = 1e6,
+        mean_change_tol: float = 1e-3,
+        max_doc_update_iter: int = 100,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | str | None = None,
@@ -134,6 +163,12 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         self.staleness = staleness
         self.slices = slices
         self.sweeps_per_clock = sweeps_per_clock
+        self.learning_decay = learning_decay
+        self.learning_offset = learning_offset
+        self.batch_size = batch_size
+        self.total_samples = total_samples
+        self.mean_change_tol = mean_change_tol
+        self.max_doc_update_iter = max_doc_update_iter
         self.random_state = random_state
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
@@ -178,50 +213,117 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         RunFailed
             If training could not go on.
         """
-        check_parameters(self)
+        topic_plan.check(self)
         dataset = documents(X)
         tokens = check_documents(dataset)
+        words = topic_plan.words_of(dataset, vocabulary)
+        priors = topic_plan.priors(self)
+        heard = progress_listeners(self.progress, callback)
+        if self.solver == "online":
+            self._stream(dataset, priors, resume=resume, listeners=heard)
+        else:
+            self._draw(dataset, tokens, priors, resume=resume, listeners=heard)
+        self.vocabulary_, self.n_features_in_ = words, dataset.n_features
+        if self.stop_reason_ == "interrupted":
+            what = "passes" if self.solver == "online" else "sweeps"
+            done = f"training was interrupted after {self.n_iter_} of {self._max_iter} {what}"
+            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=2)
+        return self
+
+    def partial_fit(
+        self, X: Any, y: Any = None, *, vocabulary: Sequence[str] | None = None
+    ) -> Self:
+        """Bring the topics up to date with more documents, in one pass; ``solver="online"``.
+
+        Steps go on from those before, and take the documents for a part of `total_samples`.
+
+        Parameters
+        ----------
+        X, y, vocabulary
+            As in `fit`; the words are those of the first call.
+
+        Raises
+        ------
+        DataError
+            As `fit`, and if there are other words than in the calls before.
+        ValueError
+            If the solver cannot do it.
+        """
+        topic_plan.check(self, partial=True)
+        dataset = documents(X)
+        check_documents(dataset)
+        words = topic_plan.words_of(dataset, vocabulary)
+        went_on = hasattr(self, "word_ptr_") and self.doc_ptr_ is None
+        if went_on:
+            check_width(dataset.n_features, self.n_features_in_, type(self).__name__, exact=True)
+        self._stream(dataset, topic_plan.priors(self), further=True, went_on=went_on)
+        if not went_on:
+            self.vocabulary_, self.n_features_in_ = words, dataset.n_features
+        return self
+
+    @property
+    def _max_iter(self) -> int:
+        return self.max_iter or (10 if self.solver == "online" else 100)
+
+    def _draw(self, dataset: Dataset, tokens: int, priors: topic_plan.Priors, **how: Any) -> None:
+        """Fit by Gibbs sampling."""
         if tokens < self.n_components:
             raise DataError(
                 f"{tokens} tokens cannot have {self.n_components} topics; lower n_components."
             )
-        words = topic_plan.words_of(dataset, vocabulary)
-        alpha = topic_plan.prior_of(self.doc_topic_prior, self.n_components)
-        beta = topic_plan.beta_of(self.topic_word_prior, self.n_components)
-        how = topic_plan.choose(tokens, dataset.n_partitions, self.slices, self.sweeps_per_clock)
-        options = self._options(how, resume, callback)
-        model = topic_plan.model(self, dataset.n_features, alpha, beta, how)
+        course = topic_plan.choose(tokens, dataset.n_partitions, self.slices, self.sweeps_per_clock)
+        # the first pass draws at random
+        options = self._options(1 + -(-self._max_iter // course.sweeps), course.slices, **how)
+        model = topic_plan.model(self, dataset.n_features, *priors, course)
         found = fit_topics(model, dataset, options, tokens, current_client())
-        self._take(found, how)
+        self.word_ptr_, self.word_topics_, self.word_counts_ = found.words
+        self.doc_ptr_, self.doc_topics_, self.doc_counts_ = found.docs
         self.doc_topic_prior_, self.topic_word_prior_ = found.alpha, found.beta
-        self.vocabulary_, self.n_features_in_ = words, dataset.n_features
-        if self.stop_reason_ == "interrupted":
-            done = f"training was interrupted after {self.n_iter_} of {self.max_iter} sweeps"
-            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=2)
-        return self
+        self.history_, self.stop_reason_ = found.history, found.reason
+        self.n_iter_ = max(0, found.clocks // course.slices - 1) * course.sweeps
+        self.n_batch_iter_ = 1
+
+    def _stream(
+        self,
+        dataset: Dataset,
+        priors: topic_plan.Priors,
+        *,
+        further: bool = False,
+        went_on: bool = False,
+        resume: bool = False,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        """Fit by online variational Bayes, from the model that is there if it is gone on with."""
+        clocks = topic_stream.steps_per_pass(dataset, self.batch_size)
+        passes = 1 if further else self._max_iter
+        options = self._options(passes, clocks, resume=resume, listeners=listeners)
+        start = topic_stream.Start.of(self, dataset, priors, went_on=went_on)
+        whole = dataset.n_rows
+        if further:
+            options, whole = replace(options, checkpoint=None), self.total_samples
+        model = topic_stream.model(self, dataset.n_rows, whole, start, options)
+        found = topic_stream.fit_online(model, dataset, options, start.weights, current_client())
+        self.word_ptr_, self.word_topics_, self.word_counts_ = topic_stream.cells(found.weights)
+        self.doc_ptr_ = self.doc_topics_ = self.doc_counts_ = None
+        self.doc_topic_prior_, self.topic_word_prior_ = found.alpha, model.eta
+        self.history_, self.stop_reason_ = found.history, found.reason
+        self.n_iter_, self.n_batch_iter_ = found.passes, found.steps + 1
 
     def _options(
-        self, how: topic_plan.Course, resume: bool, callback: ClockCallback | None
+        self, passes: int, clocks: int, *, resume: bool, listeners: Sequence[Listener]
     ) -> RunOptions:
         return RunOptions(
             consistency=self.consistency,
             staleness=self.staleness,
-            max_iter=1 + -(-self.max_iter // how.sweeps),  # the first pass draws at random
-            clocks_per_pass=how.slices,
+            max_iter=passes,
+            clocks_per_pass=clocks,
             checkpoint=absolute(self.checkpoint),
             checkpoint_every=self.checkpoint_every,
             keep=self.keep,
             n_shards=self.n_shards,
             resume=resume,
-            listeners=progress_listeners(self.progress, callback),
+            listeners=listeners,
         )
-
-    def _take(self, found: Fitted, how: topic_plan.Course) -> None:
-        self.word_ptr_, self.word_topics_, self.word_counts_ = found.words
-        self.doc_ptr_, self.doc_topics_, self.doc_counts_ = found.docs
-        self.history_ = found.history
-        self.n_iter_ = max(0, found.clocks // how.slices - 1) * how.sweeps
-        self.stop_reason_ = found.reason
 
     # -- use ---------------------------------------------------------------------------------
 
@@ -247,9 +349,10 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         )
         return answers.answer(question, X)
 
-    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> NDArray[np.float64]:
-        """Return `doc_topic_` of a fit to `X`, a numpy array."""
-        return self.fit(X, y, **fit_params).doc_topic_.to_numpy()
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Return `doc_topic_` of a fit to `X`, a numpy array; of ``online`` `transform` of it."""
+        self.fit(X, y, **fit_params)
+        return self.transform(X) if self.doc_ptr_ is None else self.doc_topic_.to_numpy()
 
     def perplexity(self, X: Any, *, random_state: int = 0) -> float:
         """Return how badly halves of documents foretell their other halves; lower is better.
@@ -273,15 +376,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         score = self._score().exactly()
         dataset = documents(X)
         check_width(dataset.n_features, self.n_features_in_, type(self).__name__, exact=False)
-        rng = np.random.default_rng(random_state)
-        total = n = 0.0
-        for i in range(dataset.n_partitions):
-            known, asked = halves(dataset.partition(i), rng)
-            total += score.log_likelihood(asked, score(known))
-            n += float(0 if asked.values is None else asked.values.sum())
-        if not n:
-            raise DataError("no document has two tokens; expected some to complete.")
-        return float(np.exp(-total / n))
+        return completion(score, dataset, np.random.default_rng(random_state))
 
     def save(self, store: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to a Zarr group, which `daskps.load` and `xarray.open_zarr` open.
@@ -292,18 +387,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
             If there is something at `store` and `overwrite` is not given.
         """
         check_is_fitted(self)
-        arrays: dict[str, tuple[NDArray[Any], tuple[str, ...]]] = {
-            "word_ptr": (self.word_ptr_, ("word_edge",)),
-            "word_topics": (self.word_topics_, ("word_cell",)),
-            "word_counts": (self.word_counts_, ("word_cell",)),
-            "doc_ptr": (self.doc_ptr_, ("document_edge",)),
-            "doc_topics": (self.doc_topics_, ("document_cell",)),
-            "doc_counts": (self.doc_counts_, ("document_cell",)),
-            "doc_topic_prior": (self.doc_topic_prior_, ("topic",)),
-        }
-        if self.vocabulary_ is not None:
-            arrays["vocabulary"] = (self.vocabulary_, ("word",))
-        saved.save(self, arrays, store, overwrite=overwrite)
+        saved.save(self, self._arrays(), store, overwrite=overwrite)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "word_ptr_")
