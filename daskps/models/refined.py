@@ -81,6 +81,11 @@ class RefinedModel:
         return self.linear.fit_intercept
 
     @property
+    def earlier(self) -> LinearModel:
+        """The model of a run that ends before the first pair: its cuts are good to go on from."""
+        return replace(self.linear, refined_after=None)
+
+    @property
     def results(self) -> tuple[str, ...]:
         """Tables of weights and intercepts."""
         return (COEF, INTERCEPT) if self.fit_intercept else (COEF,)

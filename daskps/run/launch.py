@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from dask.utils import parse_timedelta
+from msgspec import structs
 from numpy.typing import NDArray
 
 from daskps import html
@@ -230,12 +231,16 @@ def _resumed(
 def _check_same(
     plan: Plan, checkpoints: Checkpoints, cut: str, manifest: checkpoint.Manifest
 ) -> None:
+    made_by, server = checkpoints.fingerprint, plan.server
+    earlier = getattr(plan.model, "earlier", None)
+    if earlier is not None and manifest.model == repr(earlier):
+        made_by, server = manifest.model, structs.replace(server, tables=earlier.tables())
     pairs = [
-        ("the model", checkpoints.fingerprint, manifest.model),
+        ("the model", made_by, manifest.model),
         ("consistency", plan.server.staleness, manifest.server.staleness),
         ("rows_per_clock", plan.clocks_per_pass, manifest.clocks_per_pass),
         ("the training data's partitions", list(plan.partition_rows), manifest.partition_rows),
-        ("tables", msgspec.to_builtins(plan.server), msgspec.to_builtins(manifest.server)),
+        ("tables", msgspec.to_builtins(server), msgspec.to_builtins(manifest.server)),
     ]
     for what, now, then in pairs:
         if now != then:

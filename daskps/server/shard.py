@@ -359,18 +359,17 @@ class Shard:
         """Enter a layout generation with the rows of a cut, or with initial values (None)."""
         with self._lock:
             self.generation, self.clocks, self.samples = generation, dict(clocks), samples
-            self._waiting.clear()
-            self._folded.clear()
-            self._frozen.clear()
-            self._frozen_states.clear()
+            frozen = (self._frozen, self._frozen_states)
+            for gone in (self._waiting, self._folded, self._answers, *frozen):
+                gone.clear()
             self._states = States(states)
-            self._answers.clear()
             for name, place in self._placements.items():
+                rows = (tables or {}).get(name)  # a shorter run may have had no use for the table
                 for s in self._tables[name]:
-                    if tables is None:
+                    if rows is None:
                         self._tables[name][s] = _slot(place, s)
                     else:
-                        self._tables[name][s].load(*tables[name][s])
+                        self._tables[name][s].load(*rows[s])
 
     def stats(self) -> Stats:
         """Return bytes held and calls answered."""

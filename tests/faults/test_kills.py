@@ -86,9 +86,7 @@ def test_what_partitions_keep_agrees_with_the_tables_after_a_kill(
         assert kept.bits == calm_movers().bits
 
 
-@pytest.mark.parametrize(
-    "moment", [pytest.param(ev.TaskDone, marks=pytest.mark.slow), ev.TakeTurn]
-)
+@pytest.mark.parametrize("moment", [pytest.param(ev.TaskDone, marks=pytest.mark.slow), ev.TakeTurn])
 def test_a_shard_holder_dies_while_a_model_acts_between_clocks(
     tmp_path: Path, moment: type
 ) -> None:

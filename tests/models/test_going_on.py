@@ -179,3 +179,19 @@ def test_estimator_is_cloned_and_shown_as_scikit_learn_does() -> None:
     clf = LogisticRegression(alpha=0.5, class_weight={1: 2.0}, checkpoint="c.zarr")
     assert clone(clf).get_params() == clf.get_params()
     assert repr(LogisticRegression(alpha=0.5)) == "LogisticRegression(alpha=0.5)"
+
+
+@pytest.mark.parametrize("n_partitions", [1, 3])
+@pytest.mark.parametrize("solver", ["adagrad", "ftrl"])
+def test_a_short_run_that_is_over_goes_on_with_more_passes(
+    binary: Data, solver: str, n_partitions: int, tmp_path: Path
+) -> None:
+    """Later passes need tables that the shorter run did not have."""
+    dataset = daskps.from_arrays(binary.X, binary.y, n_partitions=n_partitions)
+    whole = fitted(dataset, solver=solver, max_iter=16)
+    stored = {"solver": solver, "checkpoint": str(tmp_path / "c.zarr"), "n_shards": 2}
+    clf = fitted(dataset, **stored, max_iter=8)
+    clf.set_params(max_iter=16).fit(dataset, resume=True)
+    np.testing.assert_array_equal(clf.coef_, whole.coef_)
+    np.testing.assert_array_equal(clf.intercept_, whole.intercept_)
+    assert clf.n_iter_ == 16
