@@ -1,6 +1,7 @@
 """Slots and states on their way from one shard to another, as arrays with names.
 
-``samples``, ``row/<table>/<slot>``, ``key/<table>/<slot>`` and ``state/<partition>/<name>``.
+``samples`` (of a shard that hands over slots), ``row/<table>/<slot>``, ``key/<table>/<slot>`` and
+``state/<partition>/<name>``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,19 @@ from daskps.server.messages import Arrays
 Tables = Mapping[str, Mapping[int, tuple[NDArray[np.uint64] | None, NDArray[Any]]]]
 
 
-def pack(samples: float, tables: Tables, states: Mapping[int, Arrays]) -> Arrays:
-    """Return everything by name; rows and states are not copied."""
-    found: dict[str, NDArray[Any]] = {"samples": np.array(samples)}
+def pack(samples: float | None, tables: Tables, states: Mapping[int, Arrays]) -> Arrays:
+    """Return everything by name; rows and states are not copied.
+
+    Parameters
+    ----------
+    samples
+        That the shard has seen; None if it hands over no slot: without one it has seen nothing.
+    tables
+        Keys and rows of the slots, those that hold none left out.
+    states
+        Of partitions.
+    """
+    found: dict[str, NDArray[Any]] = {} if samples is None else {"samples": np.array(samples)}
     for name, slots in tables.items():
         for slot, (keys, rows) in slots.items():
             found[f"row/{name}/{slot}"] = rows
@@ -52,7 +63,7 @@ def unpack(
     states: dict[int, dict[str, NDArray[Any]]] = {}
     samples = []
     for part in parts:
-        if any(label.startswith("row/") for label in part):  # without slots it has seen nothing
+        if "samples" in part:  # also where the slots hold no rows, as most of a small table's
             samples.append(float(part["samples"]))
         for label, array in part.items():
             match label.split("/", 2):

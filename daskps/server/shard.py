@@ -171,8 +171,8 @@ class Shard:
         assert not self._folded, "a move needs a quiet shard"
         slots, partitions = msg.arrays["slots"].tolist(), msg.arrays["partitions"].tolist()
         tables = {n: {s: t[s].freeze() for s in slots if s in t} for n, t in self._tables.items()}
-        states = self._states.newest()
-        return moving.pack(self.samples, tables, {p: states[p] for p in partitions if p in states})
+        states = {p: x for p, x in self._states.newest().items() if p in partitions}
+        return moving.pack(self.samples if slots else None, tables, states)
 
     def _rows(self, msg: Ask) -> Arrays:
         self._check_admitted(msg.clock)

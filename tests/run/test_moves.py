@@ -118,6 +118,16 @@ def test_workers_may_come_go_and_die_at_any_moment(
         assert bits(outcome) == calm()[0]
 
 
+@pytest.mark.parametrize("solver", ["adagrad", "ftrl"])
+def test_a_shard_whose_slots_hold_no_rows_has_seen_the_samples_all_the_same(solver: str) -> None:
+    # of 64 slots few hold any of the 40 rows: some shard gets none that does, and its samples are
+    # part of what tasks pull; the penalty of FTRL goes by them
+    trained = model(solver=solver, alpha=0.01)
+    moved, _, engine = run(trained, changing({2: ("join", 1), 6: ("join", 2)}))
+    assert len(engine.layout.refs) == 3
+    assert bits(moved) == bits(run(trained)[0])
+
+
 def test_slots_go_where_workers_are_and_no_clock_is_done_twice() -> None:
     steps = {2: ("join", 1), 6: ("join", 2), 10: ("leave", 0)}
     seen: list[Any] = []
