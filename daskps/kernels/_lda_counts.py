@@ -69,17 +69,34 @@ def group(
 ) -> None:
     """Put the documents of counted words in order of words, one for each token.
 
-    `word_ptr` (words + 1) holds zeros, `out` has room for the sum of counts.
+    Of a word come all documents that have it, then those that have it twice, and so on: a sweep
+    does not like to meet the same document again at once. `word_ptr` (words + 1) holds zeros, `out`
+    has room for the sum of counts.
     """
+    starts = np.zeros(word_ptr.size, np.int64)
     for i in range(np.uint64(words.size)):
         word_ptr[words[i] + np.uint64(1)] += counts[i]
+        starts[words[i] + np.uint64(1)] += 1
     for w in range(word_ptr.size - 1):
         word_ptr[w + 1] += word_ptr[w]
-    fill = word_ptr[:-1].copy()
+        starts[w + 1] += starts[w]
+    fill = starts.copy()
+    some, left = np.empty(words.size, np.uint32), np.empty(words.size, np.int32)
     for i in range(np.uint64(words.size)):
         at = fill[words[i]]
-        out[at : at + counts[i]] = docs[i]
-        fill[words[i]] = at + counts[i]
+        some[at], left[at] = docs[i], counts[i]
+        fill[words[i]] = at + 1
+    for w in range(word_ptr.size - 1):
+        at, first, stop = word_ptr[w], starts[w], starts[w + 1]
+        while stop > first:
+            kept = first
+            for j in range(first, stop):
+                d, more = some[j], left[j] - 1
+                out[at] = d
+                at += 1
+                some[kept], left[kept] = d, more
+                kept += more > 0
+            stop = kept
 
 
 @njit(inline="always")

@@ -1,7 +1,8 @@
 """One Gibbs sweep of latent Dirichlet allocation over the tokens of a slice, word by word.
 
-Arithmetic only; `daskps.kernels.lda` is the way in. With ``phi_k = (n_wk + beta) / (n_k + V beta)``
-a token of word w in document d takes topic k with probability proportional to ::
+Arithmetic only; `daskps.kernels.lda_gibbs` is the way in. With
+``phi_k = (n_wk + beta) / (n_k + V beta)`` a token of word w in document d takes topic k with
+probability proportional to ::
 
     n_dk phi_k + alpha_k phi_k
 
@@ -112,7 +113,7 @@ def sweep(
 ) -> Scalar:
     """Draw all topics of a slice anew; return the sum of the tokens' log-probabilities.
 
-    `after`, `sizes`, `room` and `n_k` are changed in place. See `daskps.kernels.lda.sweep`.
+    `after`, `sizes`, `room` and `n_k` are changed in place. See `daskps.kernels.lda_gibbs.sweeps`.
     """
     one, K = np.float32(1), np.uint64(n_k.size)
     mask = (np.uint64(1) << bits) - np.uint64(1)

@@ -1,8 +1,9 @@
-"""Latent Dirichlet allocation by collapsed Gibbs sampling: a slice of tokens, and new documents.
+"""Latent Dirichlet allocation: tokens of a slice and their counts, and new documents.
 
-Owns the way into the compiled loops of `_lda_sweep`, `_lda_counts` and `_lda_fold`. Tokens stand by
-word; topics of tokens are uint16, or uint32 from 65,537 topics on. What a document's tokens add up
-to is kept in cells, packed (`Documents`); `Room` is the same spread out to be changed.
+Owns the way into the compiled loops of `_lda_counts`, `_lda_fold` and `_lda_online`; sweeps are in
+`lda_gibbs`. Tokens stand by word; topics of tokens are uint16, or uint32 from 65,537 topics on.
+What a document's tokens add up to is kept in cells, packed (`Documents`); `Room` is the same spread
+out to be changed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskps.kernels import _lda_counts, _lda_fold, _lda_online, _lda_sweep
+from daskps.kernels import _lda_counts, _lda_fold, _lda_online
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -25,7 +26,6 @@ _unpack: Any = _lda_counts.unpack
 _pack: Any = _lda_counts.pack
 _scatter: Any = _lda_counts.scatter
 _group: Any = _lda_counts.group
-_sweep: Any = _lda_sweep.sweep
 _changes: Any = _lda_counts.changes
 _added: Any = _lda_counts.added
 _document_likelihood: Any = _lda_counts.document_likelihood
@@ -94,10 +94,11 @@ class Room:
         dtype = np.uint32 if self.bits == 16 else np.uint64
         self.cells = np.zeros(int(self.starts[-1]) + 1, dtype)
         if documents is not None:
-            _unpack(*_all(*documents), self.starts, self.sizes, self.cells)
+            _unpack(*frozen(*documents), self.starts, self.sizes, self.cells)
 
     @property
-    def _parts(self) -> tuple[Any, ...]:
+    def parts(self) -> tuple[Any, ...]:
+        """What loops over the counts take."""
         return _frozen(self.starts), self.sizes, self.cells, np.uint64(self.bits)
 
     def packed(self) -> Documents:
@@ -121,7 +122,7 @@ def tokens_of(
     """
     word_ptr = np.zeros(n_words + 1, np.int64)
     out = np.empty(int(counts.sum()), np.uint32)
-    _group(*_all(docs, words, counts), word_ptr, out)
+    _group(*frozen(docs, words, counts), word_ptr, out)
     return Tokens(word_ptr, out)
 
 
@@ -144,64 +145,8 @@ def topic_dtype(K: int) -> np.dtype[Any]:
 def scatter(tokens: Tokens, K: int, room: Room, seed: int) -> Topics:
     """Return a topic for each token, uniformly drawn, and count them in `room`."""
     topics = np.empty(len(tokens.docs), topic_dtype(K))
-    _scatter(_frozen(tokens.docs), topics, K, np.uint64(seed), *room._parts)
+    _scatter(_frozen(tokens.docs), topics, K, np.uint64(seed), *room.parts)
     return topics
-
-
-def sweep(
-    tokens: Tokens, before: Topics, room: Room, rows: Rows, n_k: I64, prior: Prior, seed: int
-) -> tuple[Topics, float]:
-    """Draw the topics of all tokens anew, one after the other.
-
-    Parameters
-    ----------
-    tokens
-        In any order of words; a word may stand there more than once.
-    before
-        Their topics, counted in `room`, `rows` and `n_k`.
-    room
-        Topic counts of the partition's documents, updated.
-    rows
-        Topic counts of each word, by all partitions.
-    n_k
-        Tokens of each topic, by all partitions, shape (K,); updated.
-    prior
-        See `Prior`.
-    seed
-        The outcome depends on it and the other arguments alone.
-
-    Returns
-    -------
-    topics
-        Of each token.
-    likelihood
-        Sum of ``log sum_k (n_dk + alpha_k) phi_wk``, all counts without the token itself: with
-        ``log(N_d - 1 + sum_k alpha_k)`` taken off each token's, of the probability of its word
-        by all other tokens.
-
-    References
-    ----------
-    Griffiths and Steyvers (2004), "Finding Scientific Topics", equation 5.
-    Newman et al. (2009), "Distributed Algorithms for Topic Models", AD-LDA: other partitions'
-    counts are delayed.
-    Yu et al. (2015), "A Scalable Asynchronous Distributed Algorithm for Topic Modeling", section
-    3: word by word.
-    Li et al. (2014), "Reducing the Sampling Complexity of Topic Models": the sparse document part
-    and the delayed smooth part.
-    """
-    after = np.empty_like(before)
-    likelihood = _sweep(
-        *_all(*tokens, before),
-        after,
-        *room._parts,
-        *_all(*rows),
-        n_k,
-        _frozen(prior.alpha),
-        prior.beta,
-        prior.beta * prior.n_words,
-        np.uint64(seed),
-    )
-    return after, float(likelihood)
 
 
 def changes(tokens: Tokens, before: Topics | None, after: Topics, K: int) -> tuple[Rows, I64]:
@@ -225,13 +170,13 @@ def added(rows: Rows, more: Rows) -> Rows:
     """Return the sums of two sets of rows of the same words, without zeros."""
     n = len(rows.topics) + len(more.topics)
     out = Rows(np.empty_like(rows.ptr), np.empty(n, np.uint32), np.empty(n, np.int32))
-    n = _added(*_all(*rows, *more), *out)
+    n = _added(*frozen(*rows, *more), *out)
     return Rows(out.ptr, out.topics[:n], out.counts[:n])
 
 
 def document_likelihood(documents: Documents, bits: int, alpha: F64) -> float:
     """Return log p(z | alpha) of the documents' topics, `bits` as of `cell_bits`."""
-    return float(_document_likelihood(*_all(*documents), np.uint64(bits), _frozen(alpha)))
+    return float(_document_likelihood(*frozen(*documents), np.uint64(bits), _frozen(alpha)))
 
 
 def fold_in(
@@ -261,7 +206,7 @@ def fold_in(
         Ends after so many steps, or when the shares change by less in sum.
     """
     theta = np.empty((len(indptr) - 1, len(alpha)), np.float32)
-    args = (*_all(indptr, indices, counts, phi, alpha), n_iter, tol)
+    args = (*frozen(indptr, indices, counts, phi, alpha), n_iter, tol)
     _fold_in(*args, theta)
     return theta
 
@@ -270,7 +215,7 @@ def log_likelihood(
     indptr: I64, indices: NDArray[np.uint32], counts: F32, phi: F32, theta: F32
 ) -> float:
     """Return the log-probability of documents with topic shares `theta`; see `fold_in`."""
-    return float(_log_likelihood(*_all(indptr, indices, counts, phi, theta)))
+    return float(_log_likelihood(*frozen(indptr, indices, counts, phi, theta)))
 
 
 def expected_words(weights: F64, totals: F64) -> F32:
@@ -284,7 +229,7 @@ def expected_words(weights: F64, totals: F64) -> F32:
         Their sums over all words, shape (K,).
     """
     out = np.empty(weights.shape, np.float32)
-    _expected(*_all(weights, totals), out)
+    _expected(*frozen(weights, totals), out)
     return out
 
 
@@ -329,12 +274,13 @@ def e_step(
     and equation 4 without the topics' part.
     """
     stats, logs = np.zeros(beta.shape, np.float32), np.zeros(len(alpha))
-    arrays = _all(indptr, indices, counts, beta, alpha)
+    arrays = frozen(indptr, indices, counts, beta, alpha)
     bound = _e_step(*arrays, n_iter, tol, stats, logs)
     return stats, logs, float(bound)
 
 
-def _all(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
+def frozen(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return read-only views: numba compiles for them once, whoever may write."""
     return [_frozen(a) for a in arrays]
 
 

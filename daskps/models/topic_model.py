@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from daskps.data import Partition
 from daskps.errors import RunFailed
-from daskps.kernels import lda
+from daskps.kernels import lda, lda_gibbs
 from daskps.models import topic_learning, topic_priors
 from daskps.models.documents import check_values
 from daskps.run.events import Turn
@@ -154,19 +154,19 @@ class TopicModel:
         """Draw the slice's topics, keep them, and push by how much the counts changed."""
         K, name = self.n_topics, self._topics(data.number)
         state = server.state() or self._nothing(data)
-        room = lda.Room(data.lengths, K, lda.Documents(state[DOC_PTR], state[DOC_CELLS]))
         seeds = np.random.SeedSequence((self.seed, server.partition, server.clock))
         some = [int(x) for x in seeds.generate_state(self.sweeps, np.uint64)]
         n = float(len(data.tokens.docs))
         fresh = server.clock < self.slices
         alpha, beta = self._priors(data, state, server)
         prior = lda.Prior(alpha, beta, self.n_words)
+        documents = lda.Documents(state[DOC_PTR], state[DOC_CELLS])
         if fresh:
-            topics = lda.scatter(data.tokens, K, room, some[0])
-            loss = n * np.log(self.n_words)
+            room = lda.Room(data.lengths, K, documents)
+            topics, loss = lda.scatter(data.tokens, K, room, some[0]), n * np.log(self.n_words)
+            documents = room.packed()
         else:
-            topics, loss = self._sweep(data, state[name], room, server, prior, some)
-        documents = room.packed()
+            topics, documents, loss = self._sweep(data, state[name], documents, server, prior, some)
         mine = {DOC_PTR: documents.ptr, DOC_CELLS: documents.cells, name: topics}
         if data.histogram is not None:
             seen = state
@@ -184,7 +184,7 @@ class TopicModel:
             keysets, deltas = [*keysets, keyset], [*deltas, change]
         server.push(keysets, deltas, samples=n)
         documents = lda.Documents(kept[DOC_PTR], kept[DOC_CELLS])
-        likelihood = lda.document_likelihood(documents, room.bits, alpha)
+        likelihood = lda.document_likelihood(documents, lda.cell_bits(data.lengths, K), alpha)
         sums = {"loss": float(loss), "samples": n, "document_likelihood": likelihood}
         return sums | {"fresh": n * fresh, "beta": n * beta}
 
@@ -213,26 +213,23 @@ class TopicModel:
         self,
         data: TopicData,
         topics: lda.Topics,
-        room: lda.Room,
+        documents: lda.Documents,
         server: StepServer,
         prior: lda.Prior,
         seeds: Sequence[int],
-    ) -> tuple[lda.Topics, float]:
-        """Return new topics, and what the tokens lost by all others' in the last sweep."""
+    ) -> tuple[lda.Topics, lda.Documents, float]:
+        """Return new topics, their counts, and what tokens lost by all others' at last."""
         pulled, _ = server.pull([data.totals])
-        n_k = pulled[0][0, 0].copy()
         found = server.rows(data.rows)
         ptr = np.concatenate([[0], np.cumsum(found["lengths"], dtype=np.int64)])
         rows = lda.Rows(ptr, found["columns"].astype(np.uint32), found["counts"])
-        *first, last = seeds
-        for seed in first:
-            before = topics
-            topics, _ = lda.sweep(data.tokens, before, room, rows, n_k, prior, seed)
-            rows = lda.added(rows, lda.changes(data.tokens, before, topics, self.n_topics)[0])
-        topics, likelihood = lda.sweep(data.tokens, topics, room, rows, n_k, prior, last)
+        topics, documents, likelihood = lda_gibbs.sweeps(
+            *(data.tokens, topics, documents, data.lengths, rows),
+            *(pulled[0][0, 0].copy(), prior, seeds),
+        )
         some = data.here > 0
         whole = np.log(data.lengths[some] - 1 + prior.alpha.sum()) @ data.here[some]
-        return topics, float(whole - likelihood)
+        return topics, documents, float(whole - likelihood)
 
     def _cells(self, data: TopicData, changed: lda.Rows) -> KeySet:
         keys = np.repeat(data.words * np.uint64(self.n_topics), np.diff(changed.ptr))

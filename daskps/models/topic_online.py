@@ -46,7 +46,7 @@ class Course:
 
     def rates(self) -> tuple[F64, F64]:
         """Return rho of each step, and c before each step and after the last."""
-        t = self.begun + 1 + np.arange(self.steps)
+        t = np.arange(self.steps, dtype=np.float64) + (self.begun + 1)
         rho: F64 = (self.learning_offset + t) ** -self.learning_decay
         return rho, np.concatenate([[1.0], np.cumprod(1 - rho)])
 

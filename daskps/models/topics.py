@@ -298,7 +298,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         passes = 1 if further else self._max_iter
         options = self._options(passes, clocks, resume=resume, listeners=listeners)
         start = topic_stream.Start.of(self, dataset, priors, went_on=went_on)
-        whole = dataset.n_rows
+        whole: float = dataset.n_rows
         if further:
             options, whole = replace(options, checkpoint=None), self.total_samples
         model = topic_stream.model(self, dataset.n_rows, whole, start, options)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import gammaln
 
-from daskps.kernels import lda
+from daskps.kernels import lda, lda_gibbs
 
 # doubts below this would come once in 10,000 seeds; the seeds are fixed
 DOUBT = 1e-4
@@ -51,6 +52,14 @@ def docs_of(documents: lda.Documents, n: int, K: int) -> np.ndarray:
     return dense
 
 
+@pytest.fixture(params=["all topics", "lists"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take one of the loops, however many topics there are."""
+    if request.param == "lists":
+        monkeypatch.setattr(lda_gibbs, "FEW", 0)
+
+
+@pytest.mark.usefixtures("loop")
 def test_sweeps_leave_the_collapsed_posterior_as_it_is() -> None:
     # words once each; so many tokens elsewhere that a topic's total hardly moves within a sweep
     K, beta, alpha = 2, 0.5, np.array([0.4, 0.9])
@@ -76,13 +85,15 @@ def test_sweeps_leave_the_collapsed_posterior_as_it_is() -> None:
         dense = elsewhere.copy()
         dense[np.arange(5), z] += 1
         n_k = totals + np.bincount(z, minlength=K)
-        z, _ = lda.sweep(tokens, z, filled(tokens, z, lengths, K), rows_of(dense), n_k, prior, i)
+        documents = filled(tokens, z, lengths, K).packed()
+        z = lda_gibbs.sweeps(tokens, z, documents, lengths, rows_of(dense), n_k, prior, [i])[0]
         if i % apart == 0:
             seen[np.dot(z, 2 ** np.arange(4, -1, -1))] += 1
     found = scipy.stats.chisquare(seen, n * expected / expected.sum())
     assert found.pvalue > DOUBT, (seen, n * expected / expected.sum())
 
 
+@pytest.mark.usefixtures("loop")
 def test_a_token_is_drawn_by_all_counts_without_itself() -> None:
     # a token of each of many equal documents, words that no other document has
     K, V, beta, n = 5, 4000, 0.1, 4000
@@ -96,8 +107,9 @@ def test_a_token_is_drawn_by_all_counts_without_itself() -> None:
     room = filled(everything, np.tile(np.append(other, 2), n), lengths, K)
     before = np.full(n, 2, np.uint16)
     rows = rows_of(np.tile(row, (n, 1)))
-    after, likelihood = lda.sweep(
-        tokens, before, room, rows, n_k.copy(), lda.Prior(alpha, beta, V), 7
+    prior = lda.Prior(alpha, beta, V)
+    after, _, likelihood = lda_gibbs.sweeps(
+        tokens, before, room.packed(), lengths, rows, n_k.copy(), prior, [7]
     )
     own = np.arange(K) == 2
     phi = (row - own + beta) / (n_k - own + V * beta)
@@ -114,7 +126,7 @@ def corpora(draw: st.DrawFn) -> tuple[np.ndarray, int, int]:
     shape = draw(st.integers(1, 8)), draw(st.integers(1, 12))
     rng = np.random.default_rng(seed)
     counts = rng.poisson(draw(st.sampled_from([0.2, 1.0, 6.0])), shape)
-    return counts, draw(st.sampled_from([1, 2, 7, 300, 70_000])), seed
+    return counts, draw(st.sampled_from([1, 2, 7, 40, 300, 70_000])), seed
 
 
 @given(corpora())
@@ -133,14 +145,13 @@ def test_after_a_sweep_all_counts_agree(corpus: tuple[np.ndarray, int, int]) -> 
     before = lda.scatter(tokens, K, room, seed)
     rows, n_k = lda.changes(tokens, None, before, K)
     documents = room.packed()
-    likelihood = None
-    for i in range(3):
-        room = lda.Room(lengths, K, documents)
+    for seeds in ([seed], [seed + 1, seed + 2, seed + 3], [seed + 4]):
         n_new = n_k.copy()
         prior = lda.Prior(np.full(K, 0.1), 0.01, V)
-        after, likelihood = lda.sweep(tokens, before, room, rows, n_new, prior, seed + i)
+        after, documents, likelihood = lda_gibbs.sweeps(
+            tokens, before, documents, lengths, rows, n_new, prior, seeds
+        )
         assert np.isfinite(likelihood)
-        documents = room.packed()
         moved, total = lda.changes(tokens, before, after, K)
         assert total.sum() == 0
         np.testing.assert_array_equal(n_k + total, n_new)

@@ -73,7 +73,8 @@ def test_counts_agree_in_every_course(parameters: dict[str, Any]) -> None:
 
 
 def test_slices_find_the_planted_topics_too() -> None:
-    found, phi = fitted(slices=3).topic_word_.to_numpy(), corpus()[1]
+    # one in six beginnings takes two topics for one, with slices or without
+    found, phi = fitted(slices=3, random_state=1).topic_word_.to_numpy(), corpus()[1]
     cosines = phi @ found.T / np.outer(*(np.linalg.norm(x, axis=1) for x in (phi, found)))
     assert cosines[scipy.optimize.linear_sum_assignment(-cosines)].mean() >= 0.9
 

@@ -1,0 +1,134 @@
+"""A draw by weights that are products, 16 at a time: what compilers do not make of a loop.
+
+Owns one instruction sequence, written for LLVM, which makes of it whatever vectors the processor
+has. Weights of a lane stand 16 apart, so that a draw is that of a lane, by cumulative sums in one
+vector, and then of one of the few weights in it. There is no branch that depends on the draw.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+LANES = 16
+BITS = 4
+"""log2 of LANES."""
+F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+FLOATS, INTS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
+ZEROS = ir.Constant(FLOATS, [0.0] * LANES)
+
+
+def _weigh(
+    typing_context: Any,
+    counts: Any,
+    start: Any,
+    prior: Any,
+    phi: Any,
+    weights: Any,
+    blocks: Any,
+    which: Any,
+    less: Any,
+    u: Any,
+) -> Any:
+    """Fill `weights` with ``(counts[start + k] + prior[k]) * phi[k]`` and draw a lane.
+
+    Parameters
+    ----------
+    counts, start
+        Unsigned integers; where the first of them stands.
+    prior, phi, weights
+        float32, `blocks` times 16.
+    which, less
+        The weight of topic `which` counts for so much less.
+    u
+        Number in [0, 1), float32.
+
+    Returns
+    -------
+    lane, rest, total
+        The lane, what is left of ``u * total`` in it, and the sum of weights.
+    """
+    result = types.Tuple((types.uint64, types.float32, types.float32))
+    signature = result(counts, start, prior, phi, weights, blocks, which, less, u)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def data(number: int) -> Any:
+            array = context.make_array(signature.args[number])
+            return array(context, builder, args[number]).data
+
+        count = ir.IntType(signature.args[0].dtype.bitwidth)
+        source = builder.gep(data(0), [args[1]])
+        sums = _products(builder, source, count, data(2), data(3), data(4), args[5])
+        lane, rest, total = _lane(builder, sums, *args[6:])
+        return context.make_tuple(builder, result, [builder.zext(lane, I64), rest, total])
+
+    return signature, codegen
+
+
+def _products(
+    builder: Any, counts: Any, kind: Any, prior: Any, phi: Any, out: Any, blocks: Any
+) -> Any:
+    """Make and store all weights; return their sums by lane."""
+    before = builder.basic_block
+    body, after = builder.append_basic_block("weigh"), builder.append_basic_block("weighed")
+    builder.branch(body)
+    builder.position_at_end(body)
+    number, sums = builder.phi(I64), builder.phi(FLOATS)
+    first = builder.shl(number, I64(BITS))
+
+    def at(pointer: Any, vector: Any) -> Any:
+        return builder.bitcast(builder.gep(pointer, [first]), vector.as_pointer())
+
+    n = builder.load(at(counts, ir.VectorType(kind, LANES)), align=kind.width // 8)
+    n = builder.sitofp(builder.zext(n, INTS), FLOATS)
+    whole = builder.fadd(n, builder.load(at(prior, FLOATS), align=4))
+    product = builder.fmul(whole, builder.load(at(phi, FLOATS), align=4))
+    builder.store(product, at(out, FLOATS), align=4)
+    more, next_number = builder.fadd(sums, product), builder.add(number, I64(1))
+    builder.cbranch(builder.icmp_unsigned("<", next_number, blocks), body, after)
+    number.add_incoming(I64(0), before)
+    number.add_incoming(next_number, body)
+    sums.add_incoming(ZEROS, before)
+    sums.add_incoming(more, body)
+    builder.position_at_end(after)
+    return more
+
+
+def _lane(builder: Any, sums: Any, which: Any, less: Any, u: Any) -> tuple[Any, Any, Any]:
+    """Draw a lane by cumulative sums."""
+    lane = builder.trunc(builder.and_(which, I64(LANES - 1)), I32)
+    mine = builder.icmp_signed("==", ir.Constant(INTS, list(range(LANES))), _all(builder, lane))
+    sums = builder.fsub(sums, builder.select(mine, _all(builder, less), ZEROS))
+    shift = 1
+    while shift < LANES:
+        sums = builder.fadd(sums, _moved(builder, sums, shift))
+        shift *= 2
+    total = builder.extract_element(sums, I32(LANES - 1))
+    target = builder.fmul(u, total)
+    below = builder.fcmp_ordered("<=", sums, _all(builder, target))
+    found = builder.ctpop(builder.zext(builder.bitcast(below, ir.IntType(LANES)), I32))
+    last = I32(LANES - 1)
+    drawn = builder.select(builder.icmp_unsigned("<", found, last), found, last)
+    before = builder.extract_element(_moved(builder, sums, 1), drawn)
+    return drawn, builder.fsub(target, before), total
+
+
+def _all(builder: Any, x: Any) -> Any:
+    """Return a vector of a number."""
+    vector = ir.VectorType(x.type, LANES)
+    nothing = ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(nothing, x, I32(0))
+    return builder.shuffle_vector(one, nothing, ir.Constant(INTS, [0] * LANES))
+
+
+def _moved(builder: Any, vector: Any, by: int) -> Any:
+    """Return a vector moved up by some lanes, zeros first."""
+    order = [LANES + i if i < by else i - by for i in range(LANES)]
+    return builder.shuffle_vector(vector, ZEROS, ir.Constant(INTS, order))
+
+
+weigh: Any = intrinsic(_weigh)
+"""``weigh(counts, start, prior, phi, weights, blocks, which, less, u)``, in compiled code."""

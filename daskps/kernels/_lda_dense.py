@@ -1,0 +1,163 @@
+"""One Gibbs sweep over the tokens of a slice where topics are few: all of them are looked at.
+
+Arithmetic only; `daskps.kernels.lda_gibbs` is the way in. A token of word w in document d takes
+topic k with probability proportional to ``(n_dk + alpha_k) phi_k`` as in `_lda_sweep`, but
+documents and words have a number for every topic, so that a draw is a few dozen vector instructions
+without any branch (`_lanes`). Up to some hundred topics that takes less time than lists of those
+that are there.
+
+What is delayed: counts are brought up to date after every few tokens, for a processor cannot read
+a vector of which it has just written a number; and the tokens of a word are in such an order that
+two of one document do not follow each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from daskps.kernels._lanes import BITS, LANES, weigh
+from daskps.kernels._lda_sweep import F32, I64, TOGETHER, Cells, Scalar, mixed
+from daskps.kernels._prefetch import prefetch
+
+AHEAD = 8
+"""Tokens between asking for a document's counts and visiting them."""
+CHUNK = 8
+"""Tokens between two updates of counts."""
+LINE = 64
+"""Bytes that are asked for at a time."""
+
+
+@njit(nogil=True, cache=True)
+def spread(ptr: I64, cells: Cells, bits: Scalar, width: Scalar, out: NDArray[Any]) -> None:
+    """Write documents' cells to rows of `width` counts, which are zero."""
+    mask = (np.uint64(1) << bits) - np.uint64(1)
+    for d in range(np.uint64(ptr.size - 1)):
+        row = d * np.uint64(width)
+        for i in range(np.uint64(ptr[d]), np.uint64(ptr[d + np.uint64(1)])):
+            x = np.uint64(cells[i])
+            out[row + (x >> bits)] = x & mask
+
+
+@njit(nogil=True, cache=True)
+def gathered(
+    counts: NDArray[Any], K: Scalar, width: Scalar, bits: Scalar, ptr: I64, cells: Cells
+) -> Scalar:
+    """Write the counts of documents that are not zero as cells; return how many."""
+    n = np.uint64(0)
+    ptr[0] = 0
+    for d in range(np.uint64(ptr.size - 1)):
+        row = d * np.uint64(width)
+        for k in range(np.uint64(K)):
+            c = np.uint64(counts[row + k])
+            cells[n] = (k << bits) | c
+            n += np.uint64(c != np.uint64(0))
+        ptr[d + np.uint64(1)] = n
+    return n
+
+
+@njit(nogil=True, cache=True)
+def spread_rows(
+    ptr: I64,
+    topics: NDArray[np.uint32],
+    counts: NDArray[np.int32],
+    width: Scalar,
+    out: NDArray[np.int32],
+) -> None:
+    """Write words' rows to rows of `width` counts, which are zero."""
+    for w in range(np.uint64(ptr.size - 1)):
+        row = w * np.uint64(width)
+        for i in range(np.uint64(ptr[w]), np.uint64(ptr[w + np.uint64(1)])):
+            out[row + np.uint64(topics[i])] = counts[i]
+
+
+# Python's check of divisors would keep nothing here from being wrong: no divisor can be zero.
+@njit(nogil=True, cache=True, error_model="numpy")
+def sweep(
+    word_ptr: I64,
+    docs: NDArray[np.uint32],
+    before: NDArray[Any],
+    after: NDArray[Any],
+    counts: NDArray[Any],
+    width: Scalar,
+    words: NDArray[np.int32],
+    n_k: I64,
+    alpha: F32,
+    beta: float,
+    v_beta: float,
+    seed: Scalar,
+) -> Scalar:
+    """Draw all topics of a slice anew; return the sum of the tokens' log-probabilities.
+
+    `after`, `counts` (documents times `width`), `words` (words times `width`) and `n_k` are changed
+    in place; `alpha` is zero beyond its topics. See `daskps.kernels.lda_gibbs.sweeps`.
+    """
+    one, K, width = np.float32(1), np.uint64(n_k.size), np.uint64(width)
+    blocks = (K + np.uint64(LANES - 1)) >> np.uint64(BITS)
+    b, unit = np.float32(beta), np.float32(2.0**-24)
+    inv = np.zeros(blocks << np.uint64(BITS), np.float32)
+    phi, weights = np.zeros_like(inv), np.zeros_like(inv)
+    for k in range(K):
+        inv[k] = one / np.float32(n_k[k] + v_beta)
+    a_line = np.uint64(LINE // counts.itemsize)
+    n_tokens, state = np.uint64(docs.size), np.uint64(seed)
+    total, product, factors = 0.0, 1.0, 0
+    for w in range(np.uint64(word_ptr.size - 1)):
+        first, last = np.uint64(word_ptr[w]), np.uint64(word_ptr[w + np.uint64(1)])
+        if first == last:
+            continue
+        word = w * width
+        for k in range(K):
+            phi[k] = (np.float32(words[word + k]) + b) * inv[k]
+        begin = first
+        while begin < last:
+            end = min(begin + np.uint64(CHUNK), last)
+            for i in range(begin, end):
+                if i + np.uint64(AHEAD) < n_tokens:
+                    ahead = np.uint64(docs[i + np.uint64(AHEAD)]) * width
+                    line = ahead
+                    while line < ahead + K:
+                        prefetch(counts, line)
+                        line += a_line
+                start, old = np.uint64(docs[i]) * width, np.uint64(before[i])
+                n_old = np.float32(counts[start + old])
+                whole, step, a = phi[old], inv[old], alpha[old]
+                without = (n_old - one + a) * ((whole - step) / (one - step))
+                less = (n_old + a) * whole - without
+                state += np.uint64(0x9E3779B97F4A7C15)
+                u = np.float32(mixed(state) >> np.uint64(40)) * unit
+                found = weigh(counts, start, alpha, phi, weights, blocks, old, less, u)
+                # by rounding a draw may end beyond the last weight, of a lane or of all
+                lane, rest, mass = min(found[0], K - np.uint64(1)), found[1], found[2]
+                weights[old] = without
+                s, at = np.float32(0), np.uint64(0)
+                for j in range(blocks):
+                    s += weights[(j << np.uint64(BITS)) + lane]
+                    at += np.uint64(s <= rest)
+                most = (K - np.uint64(1) - lane) >> np.uint64(BITS)
+                after[i] = (np.uint64(min(at, most)) << np.uint64(BITS)) + lane
+                product *= np.float64(mass)
+                factors += 1
+                if factors == TOGETHER:
+                    total += np.log(product)
+                    product, factors = 1.0, 0
+            for i in range(begin, end):
+                new, old = np.uint64(after[i]), np.uint64(before[i])
+                start = np.uint64(docs[i]) * width
+                counts[start + old] -= 1
+                counts[start + new] += 1
+                words[word + old] -= 1
+                words[word + new] += 1
+                n_k[old] -= 1
+                n_k[new] += 1
+                phi[old] -= inv[old]
+                phi[new] += inv[new]
+            begin = end
+        for i in range(first, last):
+            new, old = np.uint64(after[i]), np.uint64(before[i])
+            inv[new] = one / np.float32(n_k[new] + v_beta)
+            inv[old] = one / np.float32(n_k[old] + v_beta)
+    return total + np.log(product)
