@@ -166,35 +166,48 @@ def changes(
 
 
 @njit(nogil=True, cache=True)
-def added(
+def difference(
     ptr: I64,
     topics: NDArray[np.uint32],
     counts: NDArray[np.int32],
-    more_ptr: I64,
-    more_topics: NDArray[np.uint32],
-    more: NDArray[np.int32],
+    new_ptr: I64,
+    new_topics: NDArray[np.uint32],
+    new_counts: NDArray[np.int32],
+    K: Scalar,
     out_ptr: I64,
     out_topics: NDArray[np.uint32],
     out: NDArray[np.int32],
 ) -> Scalar:
-    """Merge two sets of rows, topics ascending, leaving out what becomes zero."""
+    """Fill in new rows minus old ones, topics ascending; return the number of entries.
+
+    No row has a topic twice, or a count of zero.
+    """
+    count, touched = np.zeros(K, np.int32), np.empty(K, np.int64)
     n = 0
     out_ptr[0] = 0
-    for w in range(ptr.size - 1):
-        i, j = ptr[w], more_ptr[w]
-        while i < ptr[w + 1] or j < more_ptr[w + 1]:
-            left = j == more_ptr[w + 1] or (i < ptr[w + 1] and topics[i] <= more_topics[j])
-            both = left and j < more_ptr[w + 1] and topics[i] == more_topics[j]
-            out_topics[n] = topics[i] if left else more_topics[j]
-            c: Scalar = counts[i] if left else np.int32(0)
-            if both or not left:
-                c += more[j]
-                j += 1
-            if left:
-                i += 1
-            out[n] = c
-            n += c != 0
-        out_ptr[w + 1] = n
+    for w in range(np.uint64(ptr.size - 1)):
+        m = 0
+        for i in range(np.uint64(ptr[w]), np.uint64(ptr[w + np.uint64(1)])):
+            touched[m] = topics[i]
+            count[topics[i]] = -counts[i]
+            m += 1
+        for i in range(np.uint64(new_ptr[w]), np.uint64(new_ptr[w + np.uint64(1)])):
+            if count[new_topics[i]] == 0:
+                touched[m] = new_topics[i]
+                m += 1
+            count[new_topics[i]] += new_counts[i]
+        moved = 0
+        for j in range(m):
+            k = touched[j]
+            touched[moved] = k
+            moved += count[k] != 0
+        _sort(touched, moved)
+        for j in range(moved):
+            k = touched[j]
+            out_topics[n], out[n] = k, count[k]
+            count[k] = 0
+            n += 1
+        out_ptr[w + np.uint64(1)] = n
     return n
 
 

@@ -74,6 +74,36 @@ def spread_rows(
             out[row + np.uint64(topics[i])] = counts[i]
 
 
+@njit(nogil=True, cache=True)
+def moved(
+    ptr: I64,
+    topics: NDArray[np.uint32],
+    counts: NDArray[np.int32],
+    words: NDArray[np.int32],
+    K: Scalar,
+    width: Scalar,
+    out_ptr: I64,
+    out_topics: NDArray[np.uint32],
+    out: NDArray[np.int32],
+) -> Scalar:
+    """Write by how much words' counts differ from rows of before; return the number of entries.
+
+    `words` are used up.
+    """
+    n = np.uint64(0)
+    out_ptr[0] = 0
+    for w in range(np.uint64(ptr.size - 1)):
+        row = w * np.uint64(width)
+        for i in range(np.uint64(ptr[w]), np.uint64(ptr[w + np.uint64(1)])):
+            words[row + np.uint64(topics[i])] -= counts[i]
+        for k in range(np.uint64(K)):
+            c = words[row + k]
+            out_topics[n], out[n] = k, c
+            n += np.uint64(c != 0)
+        out_ptr[w + np.uint64(1)] = n
+    return n
+
+
 # Python's check of divisors would keep nothing here from being wrong: no divisor can be zero.
 @njit(nogil=True, cache=True, error_model="numpy")
 def sweep(

@@ -105,6 +105,9 @@ def sweep(
     row_ptr: I64,
     row_topics: NDArray[np.uint32],
     row_counts: NDArray[np.int32],
+    new_ptr: I64,
+    new_topics: NDArray[np.uint32],
+    new_counts: NDArray[np.int32],
     n_k: I64,
     alpha: F64,
     beta: float,
@@ -113,7 +116,8 @@ def sweep(
 ) -> Scalar:
     """Draw all topics of a slice anew; return the sum of the tokens' log-probabilities.
 
-    `after`, `sizes`, `room` and `n_k` are changed in place. See `daskps.kernels.lda_gibbs.sweeps`.
+    `after`, `sizes`, `room` and `n_k` are changed in place; the new rows, with room for the old
+    ones and all tokens, are written, topics in any order. See `daskps.kernels.lda_gibbs.sweeps`.
     """
     one, K = np.float32(1), np.uint64(n_k.size)
     mask = (np.uint64(1) << bits) - np.uint64(1)
@@ -136,18 +140,19 @@ def sweep(
     for d in range(np.uint64(sizes.size)):
         longest = max(longest, starts[d + 1] - starts[d])
     sums = np.empty(longest, np.float32)
+    n_w, n_cells = np.zeros(K, np.int32), np.uint64(0)
+    new_ptr[0] = 0
     n_tokens = np.uint64(docs.size)
     state = np.uint64(seed)
     total, product, factors = 0.0, 1.0, 0
     for w in range(n_words):
         first, last = np.uint64(word_ptr[w]), np.uint64(word_ptr[w + 1])
-        if first == last:
-            continue
         r0, n_row = np.uint64(row_ptr[w]), np.uint64(row_ptr[w + 1] - row_ptr[w])
         own = 0.0  # mass of the smooth part by the word's counts
         for j in range(n_row):
             t = np.uint64(row_topics[r0 + j])
-            v = np.float32(row_counts[r0 + j]) * inv[t]
+            n_w[t] = row_counts[r0 + j]
+            v = np.float32(n_w[t]) * inv[t]
             phi[t] = v + b * inv[t]
             own += np.float64(weight[t] * v)
             smooth[j] = own
@@ -208,12 +213,25 @@ def sweep(
             n_k[new] += 1
             n = remove(room, start, n, at, bits)
             sizes[d] = add(room, start, n, new, bits)
+        # new topics stand behind those of the row; what nobody has any more is left out
+        end = n_cells
+        for j in range(n_row):
+            new_topics[end] = row_topics[r0 + j]
+            end += np.uint64(1)
         for i in range(first, last):
             new, old = np.uint64(after[i]), np.uint64(before[i])
             inv[new] = one / np.float32(n_k[new] + v_beta)
             inv[old] = one / np.float32(n_k[old] + v_beta)
             phi[new], phi[old] = b * inv[new], b * inv[old]
-        for j in range(n_row):
-            t = np.uint64(row_topics[r0 + j])
+            n_w[old] -= 1
+            new_topics[end] = new
+            end += np.uint64(n_w[new] == 0)
+            n_w[new] += 1
+        for j in range(n_cells, end):
+            t = np.uint64(new_topics[j])
             phi[t] = b * inv[t]
+            new_topics[n_cells], new_counts[n_cells] = t, n_w[t]
+            n_cells += np.uint64(n_w[t] != 0)
+            n_w[t] = 0  # a topic that was lost and found again comes twice
+        new_ptr[w + np.uint64(1)] = n_cells
     return total + np.log(product)

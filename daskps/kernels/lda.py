@@ -27,7 +27,7 @@ _pack: Any = _lda_counts.pack
 _scatter: Any = _lda_counts.scatter
 _group: Any = _lda_counts.group
 _changes: Any = _lda_counts.changes
-_added: Any = _lda_counts.added
+_difference: Any = _lda_counts.difference
 _document_likelihood: Any = _lda_counts.document_likelihood
 _fold_in: Any = _lda_fold.fold_in
 _log_likelihood: Any = _lda_fold.log_likelihood
@@ -166,11 +166,11 @@ def changes(tokens: Tokens, before: Topics | None, after: Topics, K: int) -> tup
     return Rows(ptr, topics[:n], deltas[:n]), total
 
 
-def added(rows: Rows, more: Rows) -> Rows:
-    """Return the sums of two sets of rows of the same words, without zeros."""
-    n = len(rows.topics) + len(more.topics)
+def difference(rows: Rows, after: Rows, K: int) -> Rows:
+    """Return rows `after`, topics in any order, minus others of the same words."""
+    n = len(rows.topics) + len(after.topics)
     out = Rows(np.empty_like(rows.ptr), np.empty(n, np.uint32), np.empty(n, np.int32))
-    n = _added(*frozen(*rows, *more), *out)
+    n = _difference(*frozen(*rows, *after), K, *out)
     return Rows(out.ptr, out.topics[:n], out.counts[:n])
 
 

@@ -7,7 +7,7 @@ all topics), and what goes from one sweep to the next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,24 @@ CELLS = 2**27
 _spread: Any = _lda_dense.spread
 _gathered: Any = _lda_dense.gathered
 _spread_rows: Any = _lda_dense.spread_rows
+_moved: Any = _lda_dense.moved
 _sweep_dense: Any = _lda_dense.sweep
 _sweep: Any = _lda_sweep.sweep
+
+
+class Swept(NamedTuple):
+    """What sweeps leave."""
+
+    topics: lda.Topics
+    """Of each token."""
+    documents: lda.Documents
+    """Topic counts of the partition's documents."""
+    moved: lda.Rows
+    """By how much the words' counts changed."""
+    likelihood: float
+    """In the last sweep, the sum of ``log sum_k (n_dk + alpha_k) phi_wk``, all counts without the
+    token itself: with ``log(N_d - 1 + sum_k alpha_k)`` taken off each token's, of the probability
+    of its word by all other tokens."""
 
 
 def sweeps(
@@ -36,13 +52,13 @@ def sweeps(
     n_k: lda.I64,
     prior: lda.Prior,
     seeds: Sequence[int],
-) -> tuple[lda.Topics, lda.Documents, float]:
+) -> Swept:
     """Draw the topics of all tokens anew, one after the other, once for each seed.
 
     Parameters
     ----------
     tokens
-        In any order of words; a word may stand there more than once.
+        In any order of words.
     before
         Their topics, counted in `documents`, `rows` and `n_k`.
     documents, lengths
@@ -55,17 +71,6 @@ def sweeps(
         See `Prior`.
     seeds
         The outcome depends on them and the other arguments alone.
-
-    Returns
-    -------
-    topics
-        Of each token.
-    documents
-        Their topic counts.
-    likelihood
-        In the last sweep, the sum of ``log sum_k (n_dk + alpha_k) phi_wk``, all counts without the
-        token itself: with ``log(N_d - 1 + sum_k alpha_k)`` taken off each token's, of the
-        probability of its word by all other tokens.
 
     References
     ----------
@@ -80,22 +85,21 @@ def sweeps(
     K = len(n_k)
     larger = max(len(lengths), len(rows.ptr))
     dense = K <= FEW and larger * K <= CELLS and lda.cell_bits(lengths, K) == 16
-    return (_dense if dense else _sparse)(
-        tokens, before, documents, lengths, rows, n_k, prior, seeds
-    )
+    loop = _dense if dense else _sparse
+    return loop(tokens, before, documents, lengths, rows, n_k, prior, seeds)
 
 
 def _dense(
     tokens: lda.Tokens,
-    before: lda.Topics,
+    topics: lda.Topics,
     documents: lda.Documents,
     lengths: lda.I64,
     rows: lda.Rows,
     n_k: lda.I64,
     prior: lda.Prior,
     seeds: Sequence[int],
-) -> tuple[lda.Topics, lda.Documents, float]:
-    K, bits = len(n_k), np.uint64(16)
+) -> Swept:
+    K, bits, likelihood = len(n_k), np.uint64(16), 0.0
     width = -(-K // LANES) * LANES
     alpha = np.zeros(width, np.float32)
     alpha[:K] = prior.alpha
@@ -104,48 +108,42 @@ def _dense(
     _spread(*lda.frozen(*documents), bits, width, counts)
     words = np.zeros((len(rows.ptr) - 1) * width, np.int32)
     _spread_rows(*lda.frozen(*rows), width, words)
-    topics, likelihood = before, 0.0
+    beta = prior.beta, prior.beta * prior.n_words
     for seed in seeds:
-        after = np.empty_like(before)
-        arrays = *lda.frozen(*tokens, topics), after, counts
-        beta = prior.beta, prior.beta * prior.n_words
-        likelihood = _sweep_dense(
-            *arrays, width, words, n_k, *lda.frozen(alpha), *beta, np.uint64(seed)
-        )
-        topics = after
-    # one more: the loop writes where the next one would stand
+        before, topics = topics, np.empty_like(topics)
+        arrays = *lda.frozen(*tokens, before), topics, counts, width, words, n_k
+        likelihood = _sweep_dense(*arrays, *lda.frozen(alpha), *beta, np.uint64(seed))
+    # one more: the loops write where the next one would stand
     cells = np.empty(int(np.minimum(lengths, K).sum()) + 1, np.uint32)
     ptr = np.empty(len(lengths) + 1, np.int64)
     n = _gathered(counts, K, width, bits, ptr, cells)
-    return topics, lda.Documents(ptr, cells[:n].copy()), float(likelihood)
+    # of a word's tokens each changes two counts at most
+    most = len(rows.topics) + len(topics) + 1
+    moved = lda.Rows(np.empty_like(rows.ptr), np.empty(most, np.uint32), np.empty(most, np.int32))
+    m = _moved(*lda.frozen(*rows), words, K, width, *moved)
+    moved = lda.Rows(moved.ptr, moved.topics[:m], moved.counts[:m])
+    return Swept(topics, lda.Documents(ptr, cells[:n].copy()), moved, float(likelihood))
 
 
 def _sparse(
     tokens: lda.Tokens,
-    before: lda.Topics,
+    topics: lda.Topics,
     documents: lda.Documents,
     lengths: lda.I64,
     rows: lda.Rows,
     n_k: lda.I64,
     prior: lda.Prior,
     seeds: Sequence[int],
-) -> tuple[lda.Topics, lda.Documents, float]:
-    room = lda.Room(lengths, len(n_k), documents)
-    topics, last, likelihood = before, before, 0.0
-    for i, seed in enumerate(seeds):
-        if i:
-            rows = lda.added(rows, lda.changes(tokens, last, topics, len(n_k))[0])
-        after = np.empty_like(before)
-        likelihood = _sweep(
-            *lda.frozen(*tokens, topics),
-            after,
-            *room.parts,
-            *lda.frozen(*rows),
-            n_k,
-            *lda.frozen(prior.alpha),
-            prior.beta,
-            prior.beta * prior.n_words,
-            np.uint64(seed),
-        )
-        last, topics = topics, after
-    return topics, room.packed(), float(likelihood)
+) -> Swept:
+    room, now, likelihood = lda.Room(lengths, len(n_k), documents), rows, 0.0
+    alpha, beta = lda.frozen(prior.alpha), (prior.beta, prior.beta * prior.n_words)
+    for seed in seeds:
+        most = len(now.topics) + len(topics) + 1
+        new = lda.Rows(np.empty_like(rows.ptr), np.empty(most, np.uint32), np.empty(most, np.int32))
+        before, topics = topics, np.empty_like(topics)
+        arrays = *lda.frozen(*tokens, before), topics, *room.parts, *lda.frozen(*now), *new, n_k
+        likelihood = _sweep(*arrays, *alpha, *beta, np.uint64(seed))
+        n = int(new.ptr[-1])
+        now = lda.Rows(new.ptr, new.topics[:n], new.counts[:n])
+    moved = lda.difference(rows, now, len(n_k))
+    return Swept(topics, room.packed(), moved, float(likelihood))

@@ -166,7 +166,8 @@ class TopicModel:
             topics, loss = lda.scatter(data.tokens, K, room, some[0]), n * np.log(self.n_words)
             documents = room.packed()
         else:
-            topics, documents, loss = self._sweep(data, state[name], documents, server, prior, some)
+            swept, loss = self._sweep(data, state[name], documents, server, prior, some)
+            topics, documents = swept.topics, swept.documents
         mine = {DOC_PTR: documents.ptr, DOC_CELLS: documents.cells, name: topics}
         if data.histogram is not None:
             seen = state
@@ -175,8 +176,12 @@ class TopicModel:
             mine |= topic_learning.kept(alpha, beta, seen)
         kept = server.keep({**state, **mine})
         # what was kept first counts, so that counts and topics agree whatever is tried again
-        changed, totals = lda.changes(data.tokens, None if fresh else state[name], kept[name], K)
+        if fresh or kept[name] is not topics:
+            changed, _ = lda.changes(data.tokens, None if fresh else state[name], kept[name], K)
+        else:
+            changed = swept.moved
         cells = self._cells(data, changed)
+        totals = np.bincount(changed.topics, changed.counts, K).astype(np.int64)
         deltas: list[NDArray[Any]] = [changed.counts[:, None, None], totals[None, None, :]]
         keysets = [cells, data.totals]
         if data.histogram is not None:
@@ -217,19 +222,19 @@ class TopicModel:
         server: StepServer,
         prior: lda.Prior,
         seeds: Sequence[int],
-    ) -> tuple[lda.Topics, lda.Documents, float]:
-        """Return new topics, their counts, and what tokens lost by all others' at last."""
+    ) -> tuple[lda_gibbs.Swept, float]:
+        """Draw topics, and return also what tokens lost by all others' in the last sweep."""
         pulled, _ = server.pull([data.totals])
         found = server.rows(data.rows)
         ptr = np.concatenate([[0], np.cumsum(found["lengths"], dtype=np.int64)])
         rows = lda.Rows(ptr, found["columns"].astype(np.uint32), found["counts"])
-        topics, documents, likelihood = lda_gibbs.sweeps(
+        swept = lda_gibbs.sweeps(
             *(data.tokens, topics, documents, data.lengths, rows),
             *(pulled[0][0, 0].copy(), prior, seeds),
         )
         some = data.here > 0
         whole = np.log(data.lengths[some] - 1 + prior.alpha.sum()) @ data.here[some]
-        return topics, documents, float(whole - likelihood)
+        return swept, float(whole - swept.likelihood)
 
     def _cells(self, data: TopicData, changed: lda.Rows) -> KeySet:
         keys = np.repeat(data.words * np.uint64(self.n_topics), np.diff(changed.ptr))

@@ -31,6 +31,10 @@ def dense_of(rows: lda.Rows, K: int) -> np.ndarray:
     return dense
 
 
+def added(rows: lda.Rows, more: lda.Rows, K: int) -> lda.Rows:
+    return rows_of(dense_of(rows, K) + dense_of(more, K))
+
+
 def filled(tokens: lda.Tokens, topics: np.ndarray, lengths: np.ndarray, K: int) -> lda.Room:
     """Return the documents' counts of these topics."""
     dense = np.zeros((len(lengths), K), np.int64)
@@ -86,7 +90,7 @@ def test_sweeps_leave_the_collapsed_posterior_as_it_is() -> None:
         dense[np.arange(5), z] += 1
         n_k = totals + np.bincount(z, minlength=K)
         documents = filled(tokens, z, lengths, K).packed()
-        z = lda_gibbs.sweeps(tokens, z, documents, lengths, rows_of(dense), n_k, prior, [i])[0]
+        z = lda_gibbs.sweeps(tokens, z, documents, lengths, rows_of(dense), n_k, prior, [i]).topics
         if i % apart == 0:
             seen[np.dot(z, 2 ** np.arange(4, -1, -1))] += 1
     found = scipy.stats.chisquare(seen, n * expected / expected.sum())
@@ -108,7 +112,7 @@ def test_a_token_is_drawn_by_all_counts_without_itself() -> None:
     before = np.full(n, 2, np.uint16)
     rows = rows_of(np.tile(row, (n, 1)))
     prior = lda.Prior(alpha, beta, V)
-    after, _, likelihood = lda_gibbs.sweeps(
+    after, _, _, likelihood = lda_gibbs.sweeps(
         tokens, before, room.packed(), lengths, rows, n_k.copy(), prior, [7]
     )
     own = np.arange(K) == 2
@@ -148,14 +152,16 @@ def test_after_a_sweep_all_counts_agree(corpus: tuple[np.ndarray, int, int]) -> 
     for seeds in ([seed], [seed + 1, seed + 2, seed + 3], [seed + 4]):
         n_new = n_k.copy()
         prior = lda.Prior(np.full(K, 0.1), 0.01, V)
-        after, documents, likelihood = lda_gibbs.sweeps(
+        after, documents, found, likelihood = lda_gibbs.sweeps(
             tokens, before, documents, lengths, rows, n_new, prior, seeds
         )
         assert np.isfinite(likelihood)
         moved, total = lda.changes(tokens, before, after, K)
         assert total.sum() == 0
         np.testing.assert_array_equal(n_k + total, n_new)
-        rows, n_k, before = lda.added(rows, moved), n_new, after
+        for one, other in zip(found, moved, strict=True):
+            np.testing.assert_array_equal(one, other)
+        rows, n_k, before = added(rows, moved, K), n_new, after
         assert (rows.counts > 0).all()
         np.testing.assert_array_equal(n_k, np.bincount(after, minlength=K))
     if K > 1000:
