@@ -16,6 +16,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [  # noqa: F405
     "Dataset",
+    "DetachedRun",
     "FactorizationMachine",
     "LatentDirichletAllocation",
     "LinearRegression",
@@ -23,6 +24,7 @@ __all__ = [  # noqa: F405
     "LogisticRegression",
     "MatrixFactorization",
     "Ratings",
+    "attach",
     "errors",
     "from_arrays",
     "from_texts",

@@ -24,9 +24,11 @@ from daskps.models.regression import LinearRegression
 from daskps.models.saved import load
 from daskps.models.svm import LinearSVC
 from daskps.models.topics import LatentDirichletAllocation
+from daskps.run.detached import DetachedRun, attach
 
 __all__ = [
     "Dataset",
+    "DetachedRun",
     "FactorizationMachine",
     "LatentDirichletAllocation",
     "LinearRegression",
@@ -34,6 +36,7 @@ __all__ = [
     "LogisticRegression",
     "MatrixFactorization",
     "Ratings",
+    "attach",
     "errors",
     "from_arrays",
     "from_texts",

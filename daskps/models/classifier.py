@@ -16,8 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 from daskps.data import Dataset
 from daskps.models import predict
 from daskps.models.classes import CodedDataset, Labels, agreed_classes, training_classes
-from daskps.models.estimator import LinearEstimator, Target
+from daskps.models.estimator import LinearEstimator
+from daskps.models.features import check_dense
 from daskps.models.parameters import class_weights
+from daskps.models.target import Target
 
 
 class LinearClassifier(ClassifierMixin, LinearEstimator):
@@ -103,7 +105,7 @@ class LinearClassifier(ClassifierMixin, LinearEstimator):
     def _into(self, other: Any) -> Any:
         """Return scikit-learn's estimator `other`, fitted, with these weights and classes."""
         check_is_fitted(self)
-        self._check_dense()
+        check_dense(self)
         other.classes_ = self.classes_.copy()
         other.coef_ = self.coef_.astype(np.float64)
         other.intercept_ = self.intercept_.astype(np.float64)

@@ -11,8 +11,8 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from dataclasses import replace
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import xarray as xr
@@ -36,37 +36,15 @@ from daskps.models.parameters import (
     draws,
     step_rates,
 )
-from daskps.models.quantities import Scale
 from daskps.models.refined import without_anchors
 from daskps.models.solvers import BATCH, batch_model, check_solver, local_model
+from daskps.models.target import Target
 from daskps.monitor.progress import ClockCallback, progress_listeners
+from daskps.run.detached import DetachedRun, start_detached
 from daskps.run.driver import Listener
 from daskps.run.launch import N_SLOTS, Outcome, RunOptions, run_training
 from daskps.run.state import State
 from daskps.server.tables import TableSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is to be learnt: a dataset whose labels are as the loss takes them."""
-
-    dataset: Dataset
-    classes: NDArray[Any] | None = None
-    """Ascending; None where labels are quantities."""
-    class_weight: tuple[float, ...] | None = None
-    scale: Scale = field(default_factory=Scale)
-    """In which labels that are quantities are learnt."""
-
-    @property
-    def unit_of_loss(self) -> float:
-        """What a loss of 1 in this scale is in the labels' own: losses are squares of it."""
-        return self.scale.unit**2
-
-    def history(self, found: xr.Dataset) -> xr.Dataset:
-        """Return what a run found with its losses in the labels' own scale."""
-        losses = [name for name in ("loss", "eval_loss", "objective") if name in found]
-        changed = {name: found[name] * self.unit_of_loss for name in losses}
-        return found.assign(changed) if self.unit_of_loss != 1 else found
 
 
 class LinearEstimator(Evaluated, BaseEstimator, ABC):
@@ -113,6 +91,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     _rates: tuple[float, float] | None = None
     """Eta and beta, if they were chosen by the data."""
 
+    @overload
     def fit(
         self,
         X: Any,
@@ -122,7 +101,32 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         eval_set: Any = None,
         resume: bool = False,
         callback: ClockCallback | None = None,
-    ) -> Self:
+        detach: Literal[False] = False,
+    ) -> Self: ...
+
+    @overload
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        eval_set: Any = None,
+        resume: bool = False,
+        detach: str | Literal[True],
+    ) -> DetachedRun: ...
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        eval_set: Any = None,
+        resume: bool = False,
+        callback: ClockCallback | None = None,
+        detach: bool | str = False,
+    ) -> Self | DetachedRun:
         """Train on `X`.
 
         Ctrl-C ends training at the next clock, with a usable model; a second one ends it at once.
@@ -146,6 +150,9 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
             Called in this thread with the number of clocks that all partitions have finished, and
             the mean training loss of the last one. After a loss of parameters clocks come again.
             What it raises ends training.
+        detach
+            True, or a name for the run, lets the driver run in the cluster too. A `DetachedRun` is
+            returned at once; `daskps.attach` finds it again.
 
         Raises
         ------
@@ -158,6 +165,9 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         """
         check_parameters(self)
         check_solver(self)
+        if detach:
+            given = {"X": X, "y": y, "sample_weight": sample_weight, "eval_set": eval_set}
+            return start_detached(self, detach, resume, callback, given)
         start = self.warm_start and self._fitted
         dataset = self._dataset(X, y, sample_weight, start=start)
         target = self._target(dataset, y, start=start)
@@ -359,22 +369,13 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     ) -> Any:
         """Return `finish` of the margins of each row, in a container like `X`; see `answers`."""
         check_is_fitted(self)
-        name, n_features = type(self).__name__, self.n_features_in_
         of = answers.Question(
-            *(self._score(), finish, np.dtype(dtype), columns, n_features, name),
+            *(self._score(), finish, np.dtype(dtype), columns),
+            *(self.n_features_in_, type(self).__name__),
             hashing=self.hashing_,
             any_width=self.keys == "hash",
         )
         return answers.answer(of, X)
-
-    def _check_dense(self) -> None:
-        """Refuse what needs a weight for each column id."""
-        if self.keys == "hash":
-            raise ValueError(
-                f"{type(self).__name__}(keys='hash') has weights for {len(self.coef_keys_)} column "
-                "ids only, scikit-learn's estimators need one for each; train with keys='range', "
-                "on data with hash_features if ids are too large."
-            )
 
     def _in_order(self, X: Any, y: Any = None, sample_weight: Any = None) -> Dataset:
         """Return `X` as a dataset whose rows stand in the order of `X`."""

@@ -22,11 +22,12 @@ from daskps.errors import DataError
 from daskps.kernels import linear as kernel
 from daskps.models import evaluation, predict, saved
 from daskps.models.classes import CodedDataset, Labels, agreed_classes, training_classes
-from daskps.models.estimator import LinearEstimator, Target
+from daskps.models.estimator import LinearEstimator
 from daskps.models.factors import FACTORS, FactorModel, FactorScore
 from daskps.models.linear import COEF, INTERCEPT, LinearModel
 from daskps.models.parameters import draws, step_rates
 from daskps.models.quantities import Explained, Scale, ScaledDataset, check_quantities
+from daskps.models.target import Target
 from daskps.run.launch import Outcome
 
 

@@ -25,6 +25,16 @@ class Score(Protocol):
         """Return the margins of the rows of `part`."""
 
 
+def check_dense(estimator: Any) -> None:
+    """Refuse what needs a weight for each column id."""
+    if estimator.keys == "hash":
+        raise ValueError(
+            f"{type(estimator).__name__}(keys='hash') has weights for {len(estimator.coef_keys_)} "
+            "column ids only, scikit-learn's estimators need one for each; train with "
+            "keys='range', on data with hash_features if ids are too large."
+        )
+
+
 def hashed_alike(dataset: Dataset, how: Hashing | None, name: str) -> Dataset:
     """Return `dataset` hashed as the training data were, the estimator being called `name`.
 

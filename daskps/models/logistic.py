@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from daskps.kernels import linear as kernel
 from daskps.models import evaluation, predict, saved
 from daskps.models.classifier import LinearClassifier
-from daskps.models.estimator import Target
+from daskps.models.target import Target
 
 
 @saved.kind

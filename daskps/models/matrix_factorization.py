@@ -9,7 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 import xarray as xr
@@ -30,6 +30,7 @@ from daskps.models.mf_users import UserRows
 from daskps.models.parameters import _one_of, _optional, _real, _whole, absolute, check_parameters
 from daskps.models.recommender import Recommender
 from daskps.monitor.progress import ClockCallback, progress_listeners
+from daskps.run.detached import DetachedRun, start_detached
 from daskps.run.launch import Outcome, RunOptions, run_training
 
 _POSITIVE = _real(0, math.inf, open_low=True)
@@ -199,6 +200,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         self.n_shards = n_shards
         self.progress = progress
 
+    @overload
     def fit(
         self,
         X: Any,
@@ -206,7 +208,23 @@ class MatrixFactorization(Recommender, BaseEstimator):
         *,
         resume: bool = False,
         callback: ClockCallback | None = None,
-    ) -> Self:
+        detach: Literal[False] = False,
+    ) -> Self: ...
+
+    @overload
+    def fit(
+        self, X: Any, y: None = None, *, resume: bool = False, detach: str | Literal[True]
+    ) -> DetachedRun: ...
+
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        resume: bool = False,
+        callback: ClockCallback | None = None,
+        detach: bool | str = False,
+    ) -> Self | DetachedRun:
         """Train on ratings.
 
         Parameters
@@ -218,11 +236,8 @@ class MatrixFactorization(Recommender, BaseEstimator):
             a `Dataset`, or the path of one.
         y
             Not used; there for scikit-learn's sake.
-        resume
-            Whether to go on from the newest usable cut in `checkpoint`, on any number of workers.
-        callback
-            Called in this thread with the number of clocks that all partitions have finished, and
-            the mean training loss of the last one. What it raises ends training.
+        resume, callback, detach
+            As in `LogisticRegression.fit`.
 
         Raises
         ------
@@ -235,6 +250,8 @@ class MatrixFactorization(Recommender, BaseEstimator):
         """
         check_parameters(self)
         self._check_together()
+        if detach:
+            return start_detached(self, detach, resume, callback, {"X": X})
         ratings = as_ratings(X, duplicates=self.duplicates)
         found = summary(ratings.dataset)
         check_ratings(found, implicit=self.loss == "implicit")

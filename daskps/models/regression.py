@@ -9,8 +9,8 @@ from sklearn import linear_model
 
 from daskps.kernels import linear as kernel
 from daskps.models import saved
-from daskps.models.estimator import Target
 from daskps.models.regressor import LinearRegressor
+from daskps.models.target import Target
 
 
 @saved.kind

@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskps.data import Dataset
 from daskps.models import evaluation
-from daskps.models.estimator import LinearEstimator, Target
+from daskps.models.estimator import LinearEstimator
+from daskps.models.features import check_dense
 from daskps.models.linear import COEF, INTERCEPT
 from daskps.models.predict import LinearScore, Score, margins
 from daskps.models.quantities import (
@@ -27,6 +28,7 @@ from daskps.models.quantities import (
     check_quantities,
     moved_by,
 )
+from daskps.models.target import Target
 from daskps.run.launch import Outcome
 
 
@@ -100,7 +102,7 @@ class LinearRegressor(RegressorMixin, LinearEstimator):
     def _into(self, other: Any) -> Any:
         """Return scikit-learn's estimator `other`, fitted, with these weights."""
         check_is_fitted(self)
-        self._check_dense()
+        check_dense(self)
         other.coef_ = self.coef_.astype(np.float64)
         other.intercept_ = float(self.intercept_[0])
         other.n_features_in_ = self.n_features_in_

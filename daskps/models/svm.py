@@ -11,7 +11,7 @@ from sklearn import svm
 from daskps.kernels import linear as kernel
 from daskps.models import evaluation, saved
 from daskps.models.classifier import LinearClassifier
-from daskps.models.estimator import Target
+from daskps.models.target import Target
 
 
 @saved.kind

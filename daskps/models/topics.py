@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 import xarray as xr
@@ -26,6 +26,7 @@ from daskps.models.topic_fit import fit_topics
 from daskps.models.topic_score import completion
 from daskps.models.topic_view import TopicView
 from daskps.monitor.progress import ClockCallback, progress_listeners
+from daskps.run.detached import DetachedRun, start_detached
 from daskps.run.driver import Listener
 from daskps.run.launch import RunOptions
 
@@ -176,6 +177,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         self.n_shards = n_shards
         self.progress = progress
 
+    @overload
     def fit(
         self,
         X: Any,
@@ -184,7 +186,30 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         vocabulary: Sequence[str] | None = None,
         resume: bool = False,
         callback: ClockCallback | None = None,
-    ) -> Self:
+        detach: Literal[False] = False,
+    ) -> Self: ...
+
+    @overload
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        vocabulary: Sequence[str] | None = None,
+        resume: bool = False,
+        detach: str | Literal[True],
+    ) -> DetachedRun: ...
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        vocabulary: Sequence[str] | None = None,
+        resume: bool = False,
+        callback: ClockCallback | None = None,
+        detach: bool | str = False,
+    ) -> Self | DetachedRun:
         """Find the topics of documents.
 
         Ctrl-C ends training at the next clock and leaves a usable model; a second one ends it at
@@ -200,7 +225,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
             Not looked at; there for pipelines.
         vocabulary
             Words, one for each column; None for those of the data, if it has any.
-        resume, callback
+        resume, callback, detach
             As in `LogisticRegression.fit`.
 
         Raises
@@ -214,6 +239,9 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
             If training could not go on.
         """
         topic_plan.check(self)
+        if detach:
+            given = {"X": X, "vocabulary": vocabulary}
+            return start_detached(self, detach, resume, callback, given)
         dataset = documents(X)
         tokens = check_documents(dataset)
         words = topic_plan.words_of(dataset, vocabulary)

@@ -33,6 +33,8 @@ class DaskpsScheduler(SchedulerPlugin):
     async def start(self, scheduler: Scheduler) -> None:
         """Stand before the scheduler's handler for retirements, which all ways of leaving use."""
         self._scheduler = scheduler
+        self.runs: dict[str, dict[str, Any]] = {}
+        """What is known of detached runs, by name; see `daskps.run.detached`."""
         self._announcing: set[asyncio.Task[None]] = set()
         self._retire = scheduler.handlers[RETIRE]
         scheduler.handlers[RETIRE] = self.retire_workers

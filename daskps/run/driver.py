@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 
 from daskps.run import events as ev
@@ -19,6 +20,23 @@ is given the engine before, when its shards stand."""
 
 BEAT = 0.5
 """Seconds between ticks when nothing else happens."""
+
+_overhear: ContextVar[tuple[Listener, ...]] = ContextVar("daskps_overhear", default=())
+
+
+@contextmanager
+def listening(*listeners: Listener) -> Iterator[None]:
+    """Let `listeners` hear every run that begins in this context, whoever calls `fit`."""
+    token = _overhear.set((*_overhear.get(), *listeners))
+    try:
+        yield
+    finally:
+        _overhear.reset(token)
+
+
+def overhearing() -> tuple[Listener, ...]:
+    """Return the listeners of `listening`."""
+    return _overhear.get()
 
 
 def drive(

@@ -19,7 +19,7 @@ from daskps.errors import CheckpointError, ShardLost
 from daskps.run import checkpoint, partition_states
 from daskps.run.checkpoint import Checkpoints
 from daskps.run.coordinator import Coordinator
-from daskps.run.driver import Listener, drive
+from daskps.run.driver import Listener, drive, overhearing
 from daskps.run.engine import Engine
 from daskps.run.inprocess import InProcessEngine
 from daskps.run.ledger import Ledger
@@ -131,14 +131,15 @@ def run_training(
     engine = _engine(plan, dataset, held_out, options, checkpoints, client)
     try:
         engine.start(cut, clocks, start)
-        for listener in options.listeners:
+        listeners = (*options.listeners, *overhearing())
+        for listener in listeners:
             if hasattr(listener, "attach"):
                 listener.attach(engine)
         policy = _policy(options, plan, engine.n_shards, staleness, held_out is not None)
         coordinator = Coordinator.start(policy, clocks if manifest else None, ledger)
         lost = None
         while True:
-            reason = drive(engine, coordinator, options.listeners, lost=lost)
+            reason = drive(engine, coordinator, listeners, lost=lost)
             try:
                 values = {name: engine.values(name) for name in _results(model)}
                 # what a conducted model keeps beside its results says nothing to another run
