@@ -9,14 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cluster_tools import Farm, assert_clean, problem, start_python, stop_group, wait_until
+from cluster_tools import (
+    PATIENCE,
+    Farm,
+    assert_clean,
+    problem,
+    start_python,
+    stop_group,
+    wait_until,
+)
 from distributed import Client
 
 import daskps
 from daskps import DetachedRun, LogisticRegression
 from daskps.errors import CheckpointError, DataError, RunFailed, RunTimeout
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]  # processes start and import
 
 OPTIONS: dict[str, Any] = {"max_iter": 6, "tol": None, "rows_per_clock": 1000}
 
@@ -67,7 +75,7 @@ def test_another_process_finds_the_run_and_fetches_the_model(farm: Farm, store: 
         stop_group(process)
     assert said.decode().split()[:3] == ["finished", "max_iter", "6"], errors.decode()
     run = daskps.attach()
-    model = run.result(timeout=30)
+    model = run.result(timeout=PATIENCE)
     assert isinstance(model, LogisticRegression)
     np.testing.assert_array_equal(model.coef_, here.coef_)
     assert run.done
@@ -79,7 +87,7 @@ def test_another_process_finds_the_run_and_fetches_the_model(farm: Farm, store: 
 
 def test_a_run_tells_how_it_goes_and_stops_when_told(farm: Farm, store: str) -> None:
     run = endless(store)
-    wait_until(lambda: run.status.get("clock", 0) > 3)
+    wait_until(lambda: run.status.get("clock", 0) > 3, 3 * PATIENCE)
     told = run.status
     assert told["state"] == "running"
     assert told["clocks"] > told["clock"]
@@ -97,7 +105,7 @@ def test_a_run_that_is_forgotten_ends_at_once_and_errors_reach_who_waits(
     farm: Farm, store: str, tmp_path: Path
 ) -> None:
     run = endless(store, "long")
-    wait_until(lambda: run.status.get("clock", 0) > 0)
+    wait_until(lambda: run.status.get("clock", 0) > 0, 3 * PATIENCE)
     with pytest.raises(ValueError, match="a run of the name 'long'"):
         LogisticRegression().fit(store, detach="long")
     run.forget()
