@@ -27,7 +27,7 @@ from daskps.run.host import ShardHost
 from daskps.server.client import ParameterClient
 from daskps.server.keys import whole_table
 from daskps.server.layout import Layout, ShardRef
-from daskps.server.shard import ServerSpec
+from daskps.server.spec import ServerSpec
 from daskps.server.tables import TableSpec
 from daskps.server.updaters import Add
 

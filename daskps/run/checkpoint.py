@@ -25,8 +25,9 @@ from daskps import html
 from daskps.errors import CheckpointError
 from daskps.run.events import Turn
 from daskps.run.ledger import Ledger
-from daskps.server.shard import Frozen, ServerSpec
+from daskps.server.shard import Frozen
 from daskps.server.slot import in_key_order
+from daskps.server.spec import ServerSpec
 
 logger = logging.getLogger("daskps")
 

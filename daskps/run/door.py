@@ -169,7 +169,8 @@ class _Body:
         """Return the shard's answer, and the rows that go with it."""
         h = self._header
         if h.push:
-            push = Push(h.generation, h.partition, h.clock, h.samples, self._wants, self._rows)
+            what = (h.generation, h.partition, h.clock, h.samples, self._wants, self._rows)
+            push = Push(*what, h.order)
             return Answer(applied=self._shard.push(push).applied), []
         pull = Pull(h.generation, h.partition, h.clock, self._wants)
         return Answer(samples=self._shard.pull(pull, self._rows)), self._rows

@@ -12,7 +12,8 @@ from daskps.server import moving
 from daskps.server.functions import Partial
 from daskps.server.layout import ShardRef
 from daskps.server.messages import Arrays, Stats
-from daskps.server.shard import Frozen, ServerSpec, Shard
+from daskps.server.shard import Frozen, Shard
+from daskps.server.spec import ServerSpec
 
 
 @dataclass(frozen=True, slots=True)

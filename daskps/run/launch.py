@@ -28,7 +28,7 @@ from daskps.run.policy import Policy, staleness_of
 from daskps.run.size import size_of, tell
 from daskps.run.state import State
 from daskps.server.messages import Arrays
-from daskps.server.shard import ServerSpec
+from daskps.server.spec import ServerSpec
 
 logger = logging.getLogger("daskps")
 

@@ -12,7 +12,7 @@ from daskps.data import Partition
 from daskps.run.events import Turn
 from daskps.server.keys import KeySet
 from daskps.server.messages import Arrays
-from daskps.server.shard import ServerSpec
+from daskps.server.spec import ServerSpec
 from daskps.server.tables import Placement, TableSpec
 
 

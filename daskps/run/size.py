@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from daskps.data import Dataset
-from daskps.server.shard import ServerSpec
+from daskps.server.spec import ServerSpec
 from daskps.server.tables import TableSpec
 
 logger = logging.getLogger("daskps")

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from daskps.server.layout import Layout
-from daskps.server.shard import Frozen, ServerSpec
+from daskps.server.shard import Frozen
+from daskps.server.spec import ServerSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, tag=True):
     clock: int
     samples: float
     wants: list[Wanted]
+    order: int = 0
 
 
 class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -207,6 +208,7 @@ def request(
         *(msg.generation, msg.partition, msg.clock),
         msg.samples if isinstance(msg, Push) else 0.0,
         [_wanted(w, len(rows)) for w, rows in zip(msg.wants, blocks, strict=True)],
+        msg.order if isinstance(msg, Push) else 0,
     )
     arrays = [w.at for w in msg.wants if w.at is not None]
     return header, [*arrays, *blocks] if isinstance(msg, Push) else arrays

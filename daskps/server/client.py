@@ -14,7 +14,8 @@ from daskps.server.cells import added_histograms, in_slot_order
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Arrays, Ask, Blocks, Pull, Push, Want
-from daskps.server.shard import ServerSpec, Shard
+from daskps.server.shard import Shard
+from daskps.server.spec import ServerSpec
 from daskps.server.tables import Placement
 
 Call = tuple[ShardRef, Pull | Push | Ask, Blocks]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from daskps.server import _least_squares, _quasi_newton, topics
 from daskps.server.slot import TableSlot
+from daskps.server.tables import TableSpec
 
 Partial = float | NDArray[np.float64]
 Tables = Mapping[str, TableSlot]
@@ -209,3 +210,22 @@ FUNCTIONS: dict[str, ServerFunction] = {
     "lbfgs_move": ServerFunction(_lbfgs_move, sum),
     "topic_counts": ServerFunction(_topic_counts, sum),
 }
+
+
+def check_tables(names: Sequence[str], tables: Sequence[TableSpec]) -> None:
+    """Refuse tables that are not there, or that do not pair.
+
+    Raises
+    ------
+    ValueError
+        Naming them.
+    """
+    known = {t.name: t for t in tables}
+    if unknown := sorted(set(names) - set(known)):
+        raise ValueError(f"no table {unknown[0]!r}; expected one of {sorted(known)}.")
+    specs = [known[name] for name in names]
+    if len({(t.n_rows, t.width) for t in specs}) > 1 or (
+        len(specs) > 1 and specs[0].keys == "hash"
+    ):
+        shapes = ", ".join(f"{t.name!r} ({t.keys}, {t.n_rows} x {t.width})" for t in specs)
+        raise ValueError(f"tables {shapes} do not pair; expected range tables of one shape.")

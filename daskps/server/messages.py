@@ -52,6 +52,8 @@ class Push:
     """Weight of the samples that the deltas come from; the regulariser grows with it."""
     wants: tuple[Want, ...]
     deltas: Blocks
+    order: int = 0
+    """Number that a shard gave it before it handed it on to its replica; 0 from a task."""
 
     def copy(self) -> Push:
         """Return the same with memory of its own."""

@@ -5,64 +5,38 @@ A plain object without any Dask in it; `run` wraps it into an actor or uses it i
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from daskps.errors import StaleLayout
 from daskps.server import moving
+from daskps.server.barrier import Barrier
 from daskps.server.cells import CellSlot, histogram, stacked
 from daskps.server.finite import checked
-from daskps.server.functions import FUNCTIONS, Partial
+from daskps.server.functions import FUNCTIONS, Partial, check_tables
 from daskps.server.gather import Index, Rows
 from daskps.server.messages import Ack, Arrays, Ask, Blocks, Pull, Push, Stats, Want
+from daskps.server.mirror import Mirror, Queue
 from daskps.server.slot import TableSlot
+from daskps.server.spec import ServerSpec
 from daskps.server.states import States
-from daskps.server.tables import Placement, TableSpec
+from daskps.server.tables import Placement
 
 Frozen = dict[str, dict[int, tuple[NDArray[np.uint64] | None, Rows]]]
-
-
-class ServerSpec(msgspec.Struct, frozen=True):
-    """What all shards of a run agree on.
-
-    Parameters
-    ----------
-    tables
-        Every table; each shard holds some slots of each.
-    n_slots
-        Slots a table is cut into.
-    n_partitions
-        Partitions that push.
-    staleness
-        Clocks that a partition may run ahead of the slowest; 0 is BSP.
-    """
-
-    tables: tuple[TableSpec, ...]
-    n_slots: int
-    n_partitions: int
-    staleness: float
-
-    @property
-    def sync(self) -> bool:
-        """Whether pushes of a clock are gathered and applied together (BSP)."""
-        return self.staleness == 0
-
-    def placements(self) -> dict[str, Placement]:
-        """Return the placement of every table."""
-        return {t.name: Placement(t, self.n_slots) for t in self.tables}
 
 
 class Shard:
     """Holds rows, answers pulls, applies each push once.
 
-    In BSP the pushes of a clock are folded in partition order and committed when the last of them
-    has come, so the result does not depend on the order of arrival; with staleness they are
-    applied on arrival. `clocks[p]` is the number of clocks of partition p that were applied: a
+    In BSP the pushes of a clock are folded in partition order and committed together (`Barrier`),
+    so the result does not depend on the order of arrival; with staleness they are applied on
+    arrival. `clocks[p]` is the number of clocks of partition p that were applied: a
     push of an earlier clock is acknowledged and not counted.
 
     Parameters
@@ -86,14 +60,15 @@ class Shard:
             for name, p in self._placements.items()
         }
         self.clocks = dict.fromkeys(range(spec.n_partitions), 0)
-        self._waiting: dict[int, Push] = {}
-        self._folded: list[float] = []
+        self._barrier = Barrier(spec.n_partitions)
         self._frozen: dict[str, Frozen] = {}
         self._states = States()
         self._frozen_states: dict[str, dict[int, Arrays]] = {}
         self._answers: dict[tuple[int, int], dict[int, Partial]] = {}
         self._counts = {"pulls": 0, "pushes": 0, "duplicates": 0}
         self._lock = threading.RLock()
+        self.mirror: Mirror | None = None  # to the replica, if there is one
+        self._queue = Queue(self._lock)
 
     # -- data path ---------------------------------------------------------------------------
 
@@ -114,7 +89,7 @@ class Shard:
         """
         with self._lock:
             self._check_generation(msg.generation)
-            self._check_admitted(msg.clock)
+            self._admit(msg.clock)
             for want, rows in zip(msg.wants, out, strict=True):
                 for slot, at, part in self._pieces(want, rows):
                     slot.pull(slot.locate(at, create=False), self.samples, part, at)
@@ -129,22 +104,41 @@ class Shard:
             If the message is of another generation.
         NonFinitePush
             If a delta is NaN or infinite; nothing was applied.
+        ShardLost
+            If there is a replica and it did not take them.
         """
         with self._lock:
+            self._await_turn(msg)
+            if (mirror := self.mirror) is not None:
+                mirror.check()
+            number = mirror.number(msg) if (applied := self._count(msg)) and mirror else 0
+        if mirror is not None:
+            mirror.hand_on(msg, number)
+        return Ack(applied)
+
+    def _await_turn(self, msg: Push) -> None:
+        """Let what a shard hands on to this replica wait for what it has counted before."""
+        self._check_generation(msg.generation)
+        if msg.order:
+            self._queue.wait(msg.order, lambda: self.generation == msg.generation)
             self._check_generation(msg.generation)
-            if msg.clock < self.clocks[msg.partition]:
-                self._counts["duplicates"] += 1
-                return Ack(applied=False)
-            assert msg.clock == self.clocks[msg.partition] or not self.spec.sync, msg.clock
-            msg = checked(msg, self._placements)
-            self._counts["pushes"] += 1
-            self.clocks[msg.partition] = msg.clock + 1
-            if self.spec.sync:
-                self._gather(msg)
-            else:
-                self._each(msg, lambda t, idx, d: t.apply(idx, d, self.samples, msg.samples))
-                self.samples += msg.samples
-            return Ack(applied=True)
+
+    def _count(self, msg: Push) -> bool:
+        """Take the deltas of a push unless they were taken before."""
+        if msg.clock < self.clocks[msg.partition]:
+            self._counts["duplicates"] += 1
+            return False
+        assert msg.clock == self.clocks[msg.partition] or not self.spec.sync, msg.clock
+        self._settle(msg.clock)
+        msg = checked(msg, self._placements)
+        self._counts["pushes"] += 1
+        self.clocks[msg.partition] = msg.clock + 1
+        if self.spec.sync:
+            self._barrier.gather(msg, self._fold)
+        else:
+            self._each(msg, lambda t, idx, d: t.apply(idx, d, self.samples, msg.samples))
+            self.samples += msg.samples
+        return True
 
     def ask(self, msg: Ask) -> Arrays | None:
         """Answer a question; see `Ask`.
@@ -154,6 +148,8 @@ class Shard:
         StaleLayout
             If the message is of another generation.
         """
+        if msg.what == "keep":
+            return self._keep(msg)
         with self._lock:
             self._check_generation(msg.generation)
             if msg.what == "rows":
@@ -161,41 +157,42 @@ class Shard:
             if msg.what == "move":
                 return self._packed(msg)
             if msg.what == "histogram":
+                self._settle(msg.clock)
                 return histogram(list(self._tables[msg.table].values()))
-            if msg.what == "keep":
-                return self._states.keep(msg.partition, msg.clock, msg.arrays)
             return self._states.before(msg.partition, msg.clock)
 
+    def _keep(self, msg: Ask) -> Arrays:
+        with self._lock:
+            self._check_generation(msg.generation)
+            kept = self._states.keep(msg.partition, msg.clock, msg.arrays)
+            mirror = self.mirror
+        if mirror is not None:
+            mirror.send(replace(msg, arrays=kept))
+        return kept
+
     def _packed(self, msg: Ask) -> Arrays:
-        assert not self._waiting, "a move needs a quiet shard"
-        assert not self._folded, "a move needs a quiet shard"
+        self._settle()
+        assert self._barrier.empty, "a move needs a quiet shard"
         slots, partitions = msg.arrays["slots"].tolist(), msg.arrays["partitions"].tolist()
         tables = {n: {s: t[s].freeze() for s in slots if s in t} for n, t in self._tables.items()}
         states = {p: x for p, x in self._states.newest().items() if p in partitions}
         return moving.pack(self.samples if slots else None, tables, states)
 
     def _rows(self, msg: Ask) -> Arrays:
-        self._check_admitted(msg.clock)
+        self._admit(msg.clock)
         sizes, (first, stop) = msg.arrays.get("sizes"), msg.arrays["slots"].tolist()
         some = None if sizes is None else sizes.tolist()
         want = Want(msg.table, first, stop, some, msg.arrays.get("at"))
         return stacked([slot.gather(at) for slot, at, _ in self._parts(want)])
 
-    def _gather(self, msg: Push) -> None:
-        if msg.partition != len(self._folded):
-            msg = msg.copy()  # it must wait, and the sender uses his memory again
-        self._waiting[msg.partition] = msg
-        # partition order, whatever the order of arrival: float sums are not associative
-        while (ready := self._waiting.pop(len(self._folded), None)) is not None:
-            self._each(ready, lambda t, idx, d: t.fold(idx, d))
-            self._folded.append(ready.samples)
-        if len(self._folded) == self.spec.n_partitions:
-            R = sum(self._folded)
-            for table in self._tables.values():
-                for slot in table.values():
-                    slot.commit(self.samples, R)
-            self.samples += R
-            self._folded.clear()
+    def _fold(self, msg: Push) -> None:
+        self._each(msg, lambda t, idx, d: t.fold(idx, d))
+
+    def _settle(self, clock: float = math.inf) -> None:
+        """Commit what is complete if `clock` is asked for, which comes after it: it is over."""
+        if self._barrier.complete and clock >= min(self.clocks.values(), default=0):
+            slots = (slot for table in self._tables.values() for slot in table.values())
+            self.samples += self._barrier.commit(slots, self.samples)
 
     def _each(self, msg: Push, act: Callable[[Any, Index, Rows], None]) -> None:
         parts = []
@@ -228,8 +225,9 @@ class Shard:
             yield slot, None if want.at is None else want.at[where], where
             start += n
 
-    def _check_admitted(self, clock: int) -> None:
+    def _admit(self, clock: int) -> None:
         self._counts["pulls"] += 1
+        self._settle(clock)
         behind = min(self.clocks.values(), default=0)
         assert clock - behind <= self.spec.staleness, (clock, self.clocks)
 
@@ -273,12 +271,14 @@ class Shard:
             raise ValueError(
                 f"unknown server function {function!r}; expected one of {sorted(FUNCTIONS)}."
             )
-        self._check_tables([params[n] for n in ("table", "other", "into") if n in params])
+        named = [params[n] for n in ("table", "other", "into") if n in params]
+        check_tables(named, self.spec.tables)
         with self._lock:
             if generation is not None:
                 self._check_generation(generation)
             if once is not None and once in self._answers:
                 return self._answers[once]
+            self._settle()
             answer = {
                 s: FUNCTIONS[function].partial(
                     {name: t[s] for name, t in self._tables.items() if s in t},
@@ -288,26 +288,17 @@ class Shard:
                 for s in self._slots
             }
             if once is not None:
-                assert not self._folded, "a function that is run once needs a quiet shard"
+                assert self._barrier.empty, "a function that is run once needs a quiet shard"
                 self._answers = {k: x for k, x in self._answers.items() if k[0] == once[0]}
                 self._answers[once] = answer
             return answer
-
-    def _check_tables(self, names: Sequence[str]) -> None:
-        if unknown := sorted(set(names) - set(self._tables)):
-            raise ValueError(f"no table {unknown[0]!r}; expected one of {sorted(self._tables)}.")
-        specs = [self._placements[name].spec for name in names]
-        if len({(t.n_rows, t.width) for t in specs}) > 1 or (
-            len(specs) > 1 and specs[0].keys == "hash"
-        ):
-            shapes = ", ".join(f"{t.name!r} ({t.keys}, {t.n_rows} x {t.width})" for t in specs)
-            raise ValueError(f"tables {shapes} do not pair; expected range tables of one shape.")
 
     def values(
         self, table: str, slots: Sequence[int] | None = None
     ) -> dict[int, tuple[NDArray[np.uint64] | None, Rows]]:
         """Return keys and parameters of those of `slots` that are here (None: all), by slot."""
         with self._lock:
+            self._settle()
             held = self._tables[table]
             some = held if slots is None else [s for s in slots if s in held]
             return {s: held[s].keys_and_values(self.samples) for s in some}
@@ -315,8 +306,8 @@ class Shard:
     def freeze(self, cut: str) -> dict[str, dict[int, int]]:
         """Keep the present state as `cut`, copy-on-write, and return rows by table and slot."""
         with self._lock:
-            assert not self._waiting, "a cut needs a quiet shard"
-            assert not self._folded, "a cut needs a quiet shard"
+            self._settle()
+            assert self._barrier.empty, "a cut needs a quiet shard"
             frozen = {n: {s: t[s].freeze() for s in t} for n, t in self._tables.items()}
             self._frozen = {cut: frozen}  # one before that nobody wrote would keep its rows
             self._frozen_states = {cut: self._states.newest()}
@@ -340,13 +331,22 @@ class Shard:
         self._frozen.pop(cut, None)
         self._frozen_states.pop(cut, None)
 
-    def advance(self, generation: int, clocks: Mapping[int, int]) -> None:
-        """Enter a layout generation, keeping the rows (partial recovery)."""
+    def advance(
+        self, generation: int, clocks: Mapping[int, int], *, mirrored: bool = False
+    ) -> bool:
+        """Enter a layout generation, keeping the rows, and if `mirrored`, the replica.
+
+        Return whether that has all that was counted.
+        """
         with self._lock:
             self.generation = generation
+            self._queue.look()
+            self.mirror = self.mirror if mirrored else None
+            mirror = self.mirror
             self._frozen_states.clear()
             self._frozen.clear()  # the cut is not consistent without the lost slots
             self.clocks = {p: max(c, clocks[p]) for p, c in self.clocks.items()}
+        return mirror is not None and mirror.drain()
 
     def restore(
         self,
@@ -359,8 +359,10 @@ class Shard:
         """Enter a layout generation with the rows of a cut, or with initial values (None)."""
         with self._lock:
             self.generation, self.clocks, self.samples = generation, dict(clocks), samples
+            self.mirror = None
+            self._queue.look(again=True)
             frozen = (self._frozen, self._frozen_states)
-            for gone in (self._waiting, self._folded, self._answers, *frozen):
+            for gone in (self._barrier, self._answers, *frozen):
                 gone.clear()
             self._states = States(states)
             for name, place in self._placements.items():
@@ -384,10 +386,9 @@ class Shard:
                 for _, rows in table.values()
                 if rows.ctypes.data not in live
             }
-            waiting = sum(d.nbytes for m in self._waiting.values() for d in m.deltas)
             return Stats(
                 rows_nbytes=sum(t.nbytes for t in slots),
-                pending_nbytes=waiting + sum(t.pending_nbytes for t in slots),
+                pending_nbytes=self._barrier.waiting_nbytes + sum(t.pending_nbytes for t in slots),
                 frozen_nbytes=sum(frozen.values()),
                 states_nbytes=self._states.nbytes,
                 clocks=dict(self.clocks),

@@ -40,6 +40,7 @@ class States:
         kept = self._kept.setdefault(partition, {})
         if kept and max(kept) > clock + 1:
             return state  # an attempt long overtaken, whose push will be refused
+        self.before(partition, clock)  # forgets what is older, also where nobody asks for it
         return kept.setdefault(clock + 1, state)
 
     def newest(self) -> dict[int, Arrays]:

@@ -39,7 +39,7 @@ from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
 from daskps.server.layout import ShardRef
 from daskps.server.messages import Pull, Want
-from daskps.server.shard import ServerSpec
+from daskps.server.spec import ServerSpec
 from daskps.server.tables import TableSpec
 from daskps.server.updaters import Add
 

@@ -18,7 +18,7 @@ from daskps.errors import DataError, Diverged
 from daskps.models.mf_sgd import ITEMS as ITEM_FACTORS
 from daskps.models.mf_sgd import SGDFactors
 from daskps.server.keys import KeySet
-from daskps.server.shard import ServerSpec
+from daskps.server.spec import ServerSpec
 from daskps.server.tables import Placement
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "ml-latest-small"

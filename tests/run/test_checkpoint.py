@@ -19,7 +19,8 @@ from daskps.run import checkpoint
 from daskps.run.ledger import Ledger
 from daskps.server.keys import localise
 from daskps.server.messages import Push
-from daskps.server.shard import ServerSpec, Shard
+from daskps.server.shard import Shard
+from daskps.server.spec import ServerSpec
 from daskps.server.tables import Init, TableSpec
 from daskps.server.updaters import FTRL, AdaGrad, Add
 

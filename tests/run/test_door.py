@@ -24,7 +24,8 @@ from daskps.server.client import ParameterClient
 from daskps.server.keys import localise, whole_table
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Pull, Want
-from daskps.server.shard import ServerSpec, Shard
+from daskps.server.shard import Shard
+from daskps.server.spec import ServerSpec
 from daskps.server.tables import TableSpec
 from daskps.server.updaters import AdaGrad, Add
 

@@ -21,7 +21,8 @@ from daskps.run.checkpoint import published, read_manifest
 from daskps.run.launch import RunOptions, run_training
 from daskps.run.plan import StepServer
 from daskps.server.messages import Ask
-from daskps.server.shard import ServerSpec, Shard
+from daskps.server.shard import Shard
+from daskps.server.spec import ServerSpec
 from daskps.server.states import States
 
 SHARDS = 3

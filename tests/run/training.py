@@ -21,7 +21,7 @@ from daskps.run.ledger import Ledger
 from daskps.run.plan import Conducted, Plan, StepServer
 from daskps.run.policy import Policy
 from daskps.server.messages import Stats
-from daskps.server.shard import ServerSpec
+from daskps.server.spec import ServerSpec
 
 PARTITIONS, FEATURES, ROWS = 3, 40, 300
 CLOCKS_PER_PASS = 2

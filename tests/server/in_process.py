@@ -13,7 +13,8 @@ from daskps.server.functions import FUNCTIONS
 from daskps.server.keys import KeySet, localise, whole_table
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Ask, Blocks, Pull, Push, Want
-from daskps.server.shard import ServerSpec, Shard
+from daskps.server.shard import Shard
+from daskps.server.spec import ServerSpec
 from daskps.server.tables import TableSpec
 from daskps.server.updaters import Add, AnyUpdater
 
