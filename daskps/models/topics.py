@@ -23,7 +23,6 @@ from daskps.models.documents import check_documents, documents
 from daskps.models.parameters import absolute
 from daskps.models.predict import check_width
 from daskps.models.topic_fit import fit_topics
-from daskps.models.topic_score import completion
 from daskps.models.topic_view import TopicView
 from daskps.monitor.progress import ClockCallback, progress_listeners
 from daskps.run.detached import DetachedRun, start_detached
@@ -381,30 +380,6 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         """Return `doc_topic_` of a fit to `X`, a numpy array; of ``online`` `transform` of it."""
         self.fit(X, y, **fit_params)
         return self.transform(X) if self.doc_ptr_ is None else self.doc_topic_.to_numpy()
-
-    def perplexity(self, X: Any, *, random_state: int = 0) -> float:
-        """Return how badly halves of documents foretell their other halves; lower is better.
-
-        Every document is cut in two halves a and b, token by token, at random. With theta found of
-        a as in `transform`, by 100 steps, it is ``exp(-sum_d sum_w b_dw log sum_k theta_dk phi_kw /
-        sum_dw b_dw)``, with ``phi_kw = (n_kw + eta) / (n_k + V eta)``.
-
-        Parameters
-        ----------
-        X
-            Documents that were not trained on: anything that `fit` takes.
-        random_state
-            Seed of the halves.
-
-        References
-        ----------
-        Wallach et al. (2009), "Evaluation Methods for Topic Models", section 5.1: document
-        completion, here with an estimate of theta.
-        """
-        score = self._score().exactly()
-        dataset = documents(X)
-        check_width(dataset.n_features, self.n_features_in_, type(self).__name__, exact=False)
-        return completion(score, dataset, np.random.default_rng(random_state))
 
     def save(self, store: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to a Zarr group, which `daskps.load` and `xarray.open_zarr` open.
