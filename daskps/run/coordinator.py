@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import Literal
 
 from daskps.errors import NonFinitePush
 from daskps.run import events as ev
 from daskps.run import verdicts
 from daskps.run.ledger import Ledger
+from daskps.run.losses import Losses
 from daskps.run.moves import Moves, Running
 from daskps.run.policy import Policy
 
@@ -29,6 +29,7 @@ class Coordinator:
     clocks: dict[int, int]
     ledger: Ledger
     moves: Moves
+    losses: Losses
     now: float = 0.0
     target: int = 0
     running: dict[int, Running] = field(default_factory=dict)
@@ -51,10 +52,6 @@ class Coordinator:
     _last_cut: tuple[str | None, int, float] = (None, 0, 0.0)
     _safe: int | None = None
     """min_clock of the newest published cut."""
-    _down: set[int] = field(default_factory=set)
-    """Shards that were lost since all stood the last time."""
-    _rolling: bool = False
-    """Whether a recovery that takes everybody back has not been answered."""
     _pass: int = 0
     _tokens: int = 0
     _failures: dict[tuple[int, int, bool], int] = field(default_factory=dict)
@@ -70,8 +67,8 @@ class Coordinator:
     ) -> Coordinator:
         """Return a coordinator at clock 0, or at the clocks of a cut that is resumed."""
         start = dict(clocks) if clocks else dict.fromkeys(range(policy.n_partitions), 0)
-        ledger, moves = ledger or Ledger(policy.clocks_per_pass), Moves(policy.rebalance)
-        self = cls(policy, start, ledger, moves, target=policy.n_clocks)
+        ledger, moves = ledger or Ledger(policy.clocks_per_pass), Moves.of(policy)
+        self = cls(policy, start, ledger, moves, Losses(policy), target=policy.n_clocks)
         self._n_shards = policy.n_shards
         self._pass = self.min_clock // policy.clocks_per_pass
         self._last_cut = (None, self.min_clock, 0.0)
@@ -99,9 +96,9 @@ class Coordinator:
                 actions = self._done(event)
             case ev.TaskFailed():
                 actions = self._failed(event)
-            case ev.WorkerLost(_, shards):
+            case ev.WorkerLost(_, shards, replicas):
                 self.moves.note(event)
-                actions = self._lost(shards) if shards else []
+                actions = self._lost(event) if shards or replicas else []
             case ev.Moved() | ev.MoveFailed():
                 actions = self._moved(event)
             case ev.Recovered():
@@ -343,47 +340,35 @@ class Coordinator:
                 self._n_shards = event.n_shards
         return []
 
-    def _lost(self, shards: tuple[int, ...]) -> list[ev.Action]:
+    def _lost(self, event: ev.WorkerLost) -> list[ev.Action]:
         self._recoveries += 1
         if self._recoveries > self.policy.max_recoveries:
             return self._fail(verdicts.losses(self._recoveries, self.policy.max_recoveries))
         if self._writing:  # nobody will publish it
             self._last_cut = (None, self._safe or 0, self.now)
         self._busy, self._writing, self._progress = "recovering", None, self.now
-        # BSP replays, so that the result stays that of the calm run; without a cut there is
-        # nothing to load a part from
-        self._down |= set(shards)
-        everything = len(self._down) >= self._n_shards
-        self._rolling |= self.policy.staleness == 0 or self._safe is None or everything
-        self._rolling |= self.policy.keeps_states
+        self.losses.note(event, self._n_shards, self._safe)
         # what still runs would be refused as stale; and its success could be old news by then
         dropped: list[ev.Action] = [ev.Abandon(t) for t in self.running]
         self._unsure |= {r.partition for r in self.running.values()}
         self.running.clear()
         self._recovery += 1
-        how = self._how()
+        how = self.losses.how(self._safe, self.min_clock, self.target)
         if how == "rollback":
             self._ahead.clear()
         elif how == "replay":
             done = {p: c + (p in self._unsure) for p, c in self.clocks.items()}
             self._ahead = {p: max(c, self._ahead.get(p, 0)) for p, c in done.items()}
-        return [*dropped, ev.Recover(self._recovery, shards, how, dict(self.clocks))]
-
-    def _how(self) -> Literal["rollback", "replay", "partial"]:
-        if self._rolling:
-            return "rollback"
-        assert self._safe is not None
-        # what was lost heals with what is still to come; near the end there is too little of it
-        lost, left = self.min_clock - self._safe, self.target - self.min_clock
-        return "partial" if left >= lost + self.policy.clocks_per_pass else "replay"
+        return [*dropped, ev.Recover(self._recovery, event.shards, how, dict(self.clocks))]
 
     def _recovered(self, event: ev.Recovered) -> list[ev.Action]:
         if event.number != self._recovery:
             return []  # another loss came meanwhile; its recovery counts
-        if self._rolling:
+        if self.losses.rolling:
             self._unsure.clear()
-        self._busy, self._progress, self._rolling = None, self.now, False
-        self._down.clear()
+        self._busy, self._progress = None, self.now
+        self.losses.over()
+        self.moves.recovered()
         self.ledger.recovered(self.min_clock, event.seconds)
         if dict(event.clocks) != self.clocks:
             self.clocks = dict(event.clocks)

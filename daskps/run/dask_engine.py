@@ -27,6 +27,7 @@ from daskps.run.dask_hub import DaskpsScheduler, Hub, expel, shard_key
 from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
+from daskps.run.replicas import loss_of
 from daskps.run.task import mean_metrics
 from daskps.server.layout import Door, ShardRef
 
@@ -272,10 +273,7 @@ class DaskEngine(Engine):
         elif "lost" in message:
             address = message["lost"]
             self._caller.lose(address)
-            self._inbox.put(lambda: ev.WorkerLost(address, self._shards_at(address)))
-
-    def _shards_at(self, address: str) -> tuple[int, ...]:
-        return tuple(s for s, ref in self.layout.refs.items() if ref.address == address)
+            self._inbox.put(lambda: loss_of(self, address))
 
     def _finished(self, token: int, metrics: Mapping[str, float], worker: str) -> ev.Event:
         self._drop(token)

@@ -33,6 +33,7 @@ from daskps.run.task import run_evaluation, run_task
 from daskps.server.buffers import Buffers
 from daskps.server.client import Call
 from daskps.server.layout import Layout, ShardRef
+from daskps.server.messages import Ask, Push
 from daskps.server.shard import Shard
 
 TOPIC = "daskps"
@@ -40,6 +41,8 @@ IDLE = 10.0
 """Seconds without a task after which a worker's scratch memory is freed."""
 MOVE = 50.0
 """Seconds in which a shard must hand over what moves."""
+HAND_ON = 5.0
+"""Seconds in which a replica must take what its shard hands on; a task's call may take longer."""
 PORT = "daskps.data-port"
 """Dask setting: port, or range of ports, for pulls and pushes; 0 lets the system choose."""
 
@@ -152,6 +155,9 @@ class DaskpsWorker(WorkerPlugin):
             if operation == "door":
                 return {"status": "OK", "result": self.keeper.door}
             loop = asyncio.get_running_loop()
+            if operation == "mirror":
+                self._mirror(host, **message)
+                return {"status": "OK", "result": None}
             if operation == "move_in":
                 take = functools.partial(self._move_in, host, **message)
                 result: Any = await loop.run_in_executor(None, take)
@@ -170,6 +176,14 @@ class DaskpsWorker(WorkerPlugin):
         wait = self.peers.send([(s[0], question(s, generation), ()) for s in there], MOVE)
         parts = [self.host(s[0]).shard.ask(question(s, generation)) or {} for s in here]
         host.move_in(generation, clocks, [*parts, *wait()])
+
+    def _mirror(self, host: ShardHost, replica: ShardRef) -> None:
+        """Let a shard hand on what it counts to its replica on another worker."""
+
+        def send(msg: Push | Ask) -> None:
+            self.peers.send([(replica, msg, ())], HAND_ON)()
+
+        host.mirror(send, HAND_ON)
 
 
 class WorkerTransport:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import logging
 import queue
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from daskps.errors import CheckpointError, RunFailed, ShardLost, StaleLayout
+from daskps.errors import ShardLost, StaleLayout
 from daskps.run import checkpoint
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
@@ -25,8 +23,11 @@ from daskps.run.host import Frost
 from daskps.run.ledger import Ledger
 from daskps.run.mover import move
 from daskps.run.plan import Plan
+from daskps.run.recovery import recover
+from daskps.run.replicas import loss_of
 from daskps.run.state import State
 from daskps.run.turns import take_turn
+from daskps.run.verdicts import raise_first
 from daskps.server.client import batches, merge_values
 from daskps.server.functions import FUNCTIONS
 from daskps.server.layout import Layout, ShardRef
@@ -44,13 +45,6 @@ PING = 5.0
 
 ControlCall = tuple[ShardRef, str, Mapping[str, Any]]
 """(where, operation, keyword arguments)."""
-
-
-def _raise_first(answers: list[Any]) -> list[Any]:
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    return answers
 
 
 class Engine(ABC):
@@ -93,6 +87,10 @@ class Engine(ABC):
                 plan, checkpoints, partition_rows, self._call, self.post, lambda: self.layout
             )
         self._state: State | None = None
+        self.keeps_replicas = False
+        """Whether every shard is to have a replica."""
+        self.replicas: dict[int, ShardRef] = {}
+        """Replicas by the number of their shard."""
         self._used: dict[int, int] = {}
         """Newest incarnation of shards that were moved, or are no more."""
 
@@ -108,12 +106,12 @@ class Engine(ABC):
         refs = self._make(dict.fromkeys(numbers, 0), 1, slots.by_shard())
         homes = self._homes(refs) if self.plan.keeps_states else ()
         self.layout = Layout(1, slots.owners, refs, homes)
-        if cut is not None and self._store is not None:
-            listed = checkpoint.read_manifest(self._store, cut).states
+        if cut is not None and self.store is not None:
+            listed = checkpoint.read_manifest(self.store, cut).states
             self._states_nbytes = sum(listed.values())
         if cut is not None or state is not None:
             calls = [self._restoring(r, 1, clocks, cut) for r in self.layout.refs.values()]
-            _raise_first(self._call(calls, self._bulk_timeout))
+            raise_first(self._call(calls, self._bulk_timeout))
 
     def next_event(self, timeout: float) -> ev.Event | None:
         """Return the next event, or None after `timeout` seconds."""
@@ -142,7 +140,7 @@ class Engine(ABC):
             case ev.Move():
                 self.post(move(self, action))
             case ev.Recover():
-                self._recover(action)
+                self.post(recover(self, action))
             case ev.Finish() | ev.Fail():
                 pass
 
@@ -156,7 +154,7 @@ class Engine(ABC):
         """Return what a partition kept last."""
         home = self.layout.refs[self.layout.homes[partition]]
         call = (home, "kept", {"partition": partition})
-        answer: Arrays = _raise_first(self._call([call], self._bulk_timeout))[0]
+        answer: Arrays = raise_first(self._call([call], self._bulk_timeout))[0]
         return answer
 
     def state(self) -> State:
@@ -169,15 +167,27 @@ class Engine(ABC):
         return self._all("stats")
 
     def silent(self, lost: Collection[int] = ()) -> ev.WorkerLost | None:
-        """Return the first worker whose shard does not answer, apart from the shards in `lost`."""
-        refs = [r for r in self.layout.refs.values() if r.shard not in lost]
-        answers = self._call([(r, "ping", {}) for r in refs], PING)
-        for ref, answer in zip(refs, answers, strict=True):
+        """Return the first worker whose shard or replica does not answer, but for shards in `lost`.
+
+        A replica that does not follow its shard any more counts as lost, without its worker.
+        """
+        refs = {s: r for s, r in self.layout.refs.items() if s not in lost}
+        asked = [*refs.values(), *self.replicas.values()]
+        answers = self._call([(r, "ping", {}) for r in asked], PING)
+        for ref, answer in zip(asked, answers, strict=True):
             if isinstance(answer, ShardLost):
                 self._expel(ref.address)
-                there = tuple(r.shard for r in refs if r.address == ref.address)
-                return ev.WorkerLost(ref.address, there)
+                there = [s for s, r in refs.items() if r.address == ref.address]
+                return loss_of(self, ref.address, there)
+        for shard, broken in zip(refs, answers, strict=False):
+            if broken and shard in self.replicas:
+                return ev.WorkerLost("", (), (shard,), covered=True)
         return None
+
+    @property
+    def replica_numbers(self) -> set[int]:
+        """Numbers of the shards that are replicas."""
+        return {ref.shard for ref in self.replicas.values()}
 
     def close(self) -> None:
         """Leave nothing behind: no shard, task, thread or cut that is half-written."""
@@ -264,7 +274,8 @@ class Engine(ABC):
     # -- shared ------------------------------------------------------------------------------
 
     @property
-    def _store(self) -> str | None:
+    def store(self) -> str | None:
+        """Where cuts go."""
         return None if self.checkpoints is None else self.checkpoints.store
 
     @property
@@ -280,11 +291,15 @@ class Engine(ABC):
         """Seconds in which every shard must have moved all that it holds."""
         return self.recovery_timeout + (self._nbytes + self._states_nbytes) / SLOWEST
 
-    def _all(self, operation: str, *, within: float | None = None, **kwargs: Any) -> dict[int, Any]:
+    def _all(
+        self, operation: str, *, within: float | None = None, twice: bool = False, **kwargs: Any
+    ) -> dict[int, Any]:
+        """Return what every shard answers; `twice` asks their replicas, too."""
         refs = self.layout.refs
-        calls = [(ref, operation, kwargs) for ref in refs.values()]
-        answers = _raise_first(self._call(calls, within or self._bulk_timeout))
-        return dict(zip(refs, answers, strict=True))
+        asked = [*refs.values(), *(self.replicas.values() if twice else ())]
+        calls = [(ref, operation, kwargs) for ref in asked]
+        answers = raise_first(self._call(calls, within or self._bulk_timeout))
+        return dict(zip(refs, answers, strict=False))
 
     def _failure(self, token: int, error: BaseException) -> ev.TaskFailed:
         """Classify what ended a task."""
@@ -294,8 +309,9 @@ class Engine(ABC):
 
     def _apply(self, function: str, params: Mapping[str, Any], once: tuple[int, int]) -> Any:
         within = self.plan.call_timeout + self._nbytes / SCAN
-        call = {"function": function, "params": params, "once": once}
-        answers = self._all("apply", within=within, generation=self.layout.generation, **call)
+        call: dict[str, Any] = {"function": function, "params": params, "once": once}
+        call["generation"] = self.layout.generation
+        answers = self._all("apply", within=within, twice=True, **call)
         parts = {slot: x for a in answers.values() for slot, x in a.items()}
         return FUNCTIONS[function].merge([parts[s] for s in sorted(parts)])
 
@@ -316,44 +332,7 @@ class Engine(ABC):
         self._states_nbytes = sum(n for f in frozen.values() for n in f.states.values())
         self._writer.start(cut, clocks, ledger, self.layout, frozen, self._bulk_timeout)
 
-    def _recover(self, action: ev.Recover) -> None:
-        start = time.monotonic()
-        lost, down = set(action.shards), set(action.shards)
-        cuts: list[str | None] = [None]  # the beginning
-        if self._store is not None:
-            cuts = [*checkpoint.usable(self._store, action.clocks), None]
-        while time.monotonic() - start < self.recovery_timeout:
-            while hung := self.silent(lost):  # news of them comes late or never
-                lost |= set(hung.shards)
-            down |= lost
-            if len(down) == self.n_shards:  # nobody holds anything newer than the cut
-                action = replace(action, how="rollback")
-            try:
-                again, clocks = self._stand_up(lost, action, cuts[0])
-            except CheckpointError as error:
-                logger.warning("%s", error)
-                del cuts[0]
-                if cuts[0] is None:
-                    action = replace(action, how="rollback")
-                continue
-            except (TimeoutError, OSError) as error:
-                self.post(ev.RecoveryFailed(error))
-                return
-            if not again:
-                seconds = time.monotonic() - start
-                self.post(ev.Recovered(action.number, clocks, cuts[0], seconds))
-                return
-            lost = again
-        self.post(
-            ev.RecoveryFailed(
-                RunFailed(
-                    f"shards {sorted(lost)} did not stand again within {self.recovery_timeout} s; "
-                    "expected at least one worker that stays. See the workers' logs."
-                )
-            )
-        )
-
-    def _stand_up(
+    def stand_up(
         self, lost: set[int], action: ev.Recover, cut: str | None
     ) -> tuple[set[int], ev.Clocks]:
         """Make lost shards again and bring all to one state; return which were lost meanwhile."""
@@ -386,13 +365,13 @@ class Engine(ABC):
         kwargs: dict[str, Any] = {"generation": generation, "clocks": dict(clocks)}
         if cut is not None:
             partitions = self.layout.partitions_of(ref.shard)
-            kwargs |= {"store": self._store, "cut": cut, "partitions": partitions}
+            kwargs |= {"store": self.store, "cut": cut, "partitions": partitions}
         elif self._state is not None:
             kwargs["start"] = self._state.of(self.layout.slots_of(ref.shard), self.plan.server)
         return ref, "restore", kwargs
 
     def _clocks_of(self, cut: str | None) -> dict[int, int]:
         n = self.plan.server.n_partitions
-        if cut is None or self._store is None:
+        if cut is None or self.store is None:
             return dict.fromkeys(range(n), 0)
-        return dict(enumerate(checkpoint.read_manifest(self._store, cut).clocks))
+        return dict(enumerate(checkpoint.read_manifest(self.store, cut).clocks))

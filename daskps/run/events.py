@@ -48,6 +48,10 @@ class WorkerLost:
 
     worker: str
     shards: tuple[int, ...] = ()
+    replicas: tuple[int, ...] = ()
+    """Shards whose replica it held."""
+    covered: bool = False
+    """Whether `shards` all have replicas elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Moved:
     moved: int
     """Slots that changed their worker."""
     seconds: float = 0.0
+    whole: bool = True
+    """Whether every shard that can have a replica, and is to have one, has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,8 @@ class Recovered:
     clocks: Clocks
     cut: str | None
     seconds: float = 0.0
+    by_replicas: bool = False
+    """Whether replicas have taken the places of what was lost, and nothing was loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +264,11 @@ class Recover:
 
     number: int
     shards: tuple[int, ...]
-    how: Literal["rollback", "replay", "partial"]
-    """``rollback``: every shard goes back to the cut. ``replay``: only the lost ones do, and the
-    clocks since are done again, which the others refuse by id. ``partial``: only the lost ones do,
-    and everybody goes on from `clocks`."""
+    how: Literal["promote", "rollback", "replay", "partial"]
+    """``promote``: replicas take the places of the lost ones, and nothing goes back. ``rollback``:
+    every shard goes back to the cut. ``replay``: only the lost ones do, and the clocks since are
+    done again, which the others refuse by id. ``partial``: only the lost ones do, and everybody
+    goes on from `clocks`."""
     clocks: Clocks
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from daskps.run import checkpoint, partition_states
 from daskps.server import moving
 from daskps.server.functions import Partial
 from daskps.server.layout import ShardRef
-from daskps.server.messages import Arrays, Stats
+from daskps.server.messages import Arrays, Ask, Push, Stats
+from daskps.server.mirror import Mirror
 from daskps.server.shard import Frozen, Shard
 from daskps.server.spec import ServerSpec
 
@@ -98,9 +99,13 @@ class ShardHost:
         """See `Shard.thaw`."""
         self.shard.thaw(cut)
 
-    def advance(self, generation: int, clocks: Mapping[int, int]) -> None:
+    def advance(self, generation: int, clocks: Mapping[int, int], mirrored: bool = False) -> bool:
         """See `Shard.advance`."""
-        self.shard.advance(generation, clocks)
+        return self.shard.advance(generation, clocks, mirrored=mirrored)
+
+    def mirror(self, send: Callable[[Push | Ask], object], patience: float) -> None:
+        """Hand on from now on what the shard counts."""
+        self.shard.mirror = Mirror(send, patience)
 
     def dump(self, cut: str) -> tuple[float, Frozen]:
         """Return the samples seen and the rows of `cut`, and forget it."""
@@ -141,6 +146,7 @@ class ShardHost:
         """See `Shard.stats`."""
         return self.shard.stats()
 
-    def ping(self) -> int:
-        """Return the incarnation."""
-        return self.incarnation
+    def ping(self) -> bool:
+        """Return whether there is a replica that does not follow any more."""
+        mirror = self.shard.mirror
+        return mirror is not None and mirror.broken

@@ -21,10 +21,12 @@ from daskps.run.engine import ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.mover import Source, question
 from daskps.run.plan import Plan, Prepared
+from daskps.run.replicas import loss_of
 from daskps.run.task import mean_metrics, run_evaluation, run_task
 from daskps.server.buffers import Buffers
 from daskps.server.client import Call
 from daskps.server.layout import ShardRef
+from daskps.server.messages import Ask, Push
 from daskps.server.shard import Shard
 
 ADDRESS = "inproc"
@@ -104,9 +106,7 @@ class InProcessEngine(Engine):
         for shard in shards:
             self._hosts.pop(shard, None)
         # a recovery that was under way has perhaps placed them again by the time this is read
-        self._inbox.put(
-            lambda: ev.WorkerLost(ADDRESS, tuple(s for s in shards if s not in self._hosts))
-        )
+        self._inbox.put(lambda: loss_of(self, ADDRESS, [s for s in shards if s not in self._hosts]))
 
     def workers(self) -> list[str]:
         """Return the one address that there is."""
@@ -146,12 +146,22 @@ class InProcessEngine(Engine):
         parts = [shards[s[0].shard].shard.ask(question(s, generation)) or {} for s in sources]
         host.move_in(generation, clocks, parts)
 
+    def _mirror(self, host: ShardHost, replica: ShardRef) -> None:
+        def send(msg: Push | Ask) -> None:
+            shard = self._transport.local(replica)
+            assert shard is not None, replica
+            shard.push(msg) if isinstance(msg, Push) else shard.ask(msg)
+
+        host.mirror(send, self.plan.call_timeout)
+
     def _call(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
         def one(ref: ShardRef, operation: str, kwargs: Mapping[str, Any]) -> Any:
             try:
                 self._transport.local(ref)
                 if operation == "move_in":
                     return self._move_in(self._hosts[ref.shard], **kwargs)
+                if operation == "mirror":
+                    return self._mirror(self._hosts[ref.shard], **kwargs)
                 return self._hosts[ref.shard].operate(operation, kwargs)
             except Exception as error:
                 return error

@@ -49,6 +49,7 @@ class RunOptions:
     checkpoint_every: int | str | None = None
     keep: int = 2
     n_shards: int | None = None
+    replicas: int = 0
     rebalance: bool = True
     resume: bool = False
     listeners: Sequence[Listener] = ()
@@ -129,6 +130,7 @@ def run_training(
     if start is not None and not start.fits(spec):
         start = None  # another consistency or solver keeps other state: values cannot be carried
     engine = _engine(plan, dataset, held_out, options, checkpoints, client)
+    engine.keeps_replicas = options.replicas > 0
     try:
         engine.start(cut, clocks, start)
         listeners = (*options.listeners, *overhearing())
@@ -180,6 +182,7 @@ def _policy(
         checkpoint_seconds=parse_timedelta(every) if isinstance(every, str) else None,
         evaluate=evaluate,
         keeps_states=plan.keeps_states,
+        replicas=options.replicas,
         rebalance=options.rebalance,
         takes_turns=conducted,
         # what a conducted model evaluates may be a point that it gives up: it judges by itself

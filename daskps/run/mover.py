@@ -10,6 +10,7 @@ import numpy as np
 
 from daskps.errors import RunFailed, ShardLost
 from daskps.run import events as ev
+from daskps.run.replicas import complete
 from daskps.run.seating import Seat, reseated, seats_of
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Ask
@@ -29,13 +30,26 @@ def move(engine: Engine, action: ev.Move) -> ev.Moved | ev.MoveFailed:
     worker hands over references. Whatever fails before leaves everything as it was.
     """
     start, layout = time.monotonic(), engine.layout
-    seats = reseated(layout, engine.workers(), action.leaving, one_each=engine.one_each)
+    workers, taken = engine.workers(), engine.replica_numbers
+    seats = reseated(layout, workers, action.leaving, one_each=engine.one_each, taken=taken)
     if seats is None:
         return ev.MoveFailed(action.number, RunFailed("no worker stays to hold the shards."))
     now = seats_of(layout)
     changed = [s for s in seats if seats[s] != now.get(s)]
-    if not changed:
-        return ev.Moved(action.number, len(now), 0)
+    if changed and (failed := _shards(engine, action, seats, changed)):
+        return failed
+    whole = not engine.keeps_replicas or complete(engine, action, changed)
+    if changed or engine.layout is not layout:
+        engine.all_moved()
+    moved = sum(_at(layout, s) != _at(engine.layout, s) for s in range(layout.n_slots))
+    seconds = time.monotonic() - start
+    return ev.Moved(action.number, len(seats), moved, seconds, whole=whole)
+
+
+def _shards(
+    engine: Engine, action: ev.Move, seats: dict[int, Seat], changed: Sequence[int]
+) -> ev.MoveFailed | None:
+    """Move what shards hold; return nothing if all went well."""
     before = dict(engine.shards)
     try:
         new = _fill(engine, action, seats, changed)
@@ -43,13 +57,16 @@ def move(engine: Engine, action: ev.Move) -> ev.Moved | ev.MoveFailed:
         _let_go(engine, before)
         return ev.MoveFailed(action.number, error)
     engine.layout, engine.n_shards = new, len(seats)
-    _let_go(engine, {s: held for s, held in engine.shards.items() if s in seats})
-    kept = [(ref, "advance", _news(new, action)) for s, ref in new.refs.items() if s not in changed]
+    stay = {*seats, *engine.replica_numbers}
+    _let_go(engine, {s: held for s, held in engine.shards.items() if s in stay})
+    kept: list[tuple[ShardRef, str, dict[str, Any]]] = [
+        (ref, "advance", {**_news(new, action), "mirrored": s in engine.replicas})
+        for s, ref in new.refs.items()
+        if s not in changed
+    ]
     if any(isinstance(a, ShardLost) for a in engine.call(kept)) and (lost := engine.silent()):
         engine.post(lost)
-    engine.all_moved()
-    moved = sum(_at(layout, s) != _at(new, s) for s in range(layout.n_slots))
-    return ev.Moved(action.number, len(seats), moved, time.monotonic() - start)
+    return None
 
 
 def _let_go(engine: Engine, but: dict[int, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from daskps.run import events as ev
+from daskps.run.policy import Policy
 
 ATTEMPTS = 3
 """How often a move is tried before the next worker comes or leaves."""
@@ -25,11 +26,19 @@ class Moves:
     """What is wanted, and what is under way."""
 
     rebalance: bool
+    replicas: bool = False
+    """Whether every shard is to have a replica, as soon as there is a moment to make it."""
     wanted: bool = False
     leaving: set[str] = field(default_factory=set)
     """Workers that are about to be retired."""
     number: int = 0
     failed: int = 0
+
+    @classmethod
+    def of(cls, policy: Policy) -> Moves:
+        """Return what a run begins with."""
+        doubled = policy.replicas > 0
+        return cls(policy.rebalance, doubled, wanted=doubled)
 
     def note(self, event: ev.WorkerJoined | ev.WorkerLeaving | ev.WorkerLost) -> None:
         """Take news of a worker."""
@@ -39,7 +48,7 @@ class Moves:
                 self.leaving.add(worker)
                 self.wanted, self.failed = True, 0
             case ev.WorkerJoined():
-                self.wanted, self.failed = self.wanted or self.rebalance, 0
+                self.wanted, self.failed = self.wanted or self.rebalance or self.replicas, 0
 
     def begin(self, clocks: ev.Clocks) -> ev.Move:
         """Return the action."""
@@ -48,6 +57,10 @@ class Moves:
 
     def end(self, event: ev.Moved | ev.MoveFailed) -> None:
         """Take the answer; a failure mostly means a loss, of which there will be news."""
-        if isinstance(event, ev.MoveFailed):
+        if isinstance(event, ev.MoveFailed) or not event.whole:
             self.failed += 1
             self.wanted |= self.failed < ATTEMPTS
+
+    def recovered(self) -> None:
+        """Take note that shards stand again, some of them without a replica."""
+        self.wanted, self.failed = self.wanted or self.replicas, 0

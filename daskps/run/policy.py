@@ -33,6 +33,8 @@ class Policy:
     """How often one (partition, clock) may fail by an error of its own."""
     max_refusals: int = 50
     """How often it may fail because shards or the layout were others than it was told."""
+    replicas: int = 0
+    """Copies of every shard on other workers, 0 or 1."""
     rebalance: bool = True
     """Give slots to workers that join."""
     max_recoveries: int = 10

@@ -27,7 +27,12 @@ def seats_of(layout: Layout) -> dict[int, Seat]:
 
 
 def reseated(
-    layout: Layout, workers: Sequence[str], leaving: Collection[str], *, one_each: bool
+    layout: Layout,
+    workers: Sequence[str],
+    leaving: Collection[str],
+    *,
+    one_each: bool,
+    taken: Collection[int] = (),
 ) -> dict[int, Seat] | None:
     """Return where everything should be: nothing on workers that leave, and little is moved.
 
@@ -42,6 +47,8 @@ def reseated(
     one_each
         Whether every worker gets one shard, and slots are dealt anew; else there are as many shards
         as before, and they move as a whole.
+    taken
+        Numbers that no new shard may have.
 
     Returns
     -------
@@ -61,7 +68,7 @@ def reseated(
         homeless += shards[1:]
         del shards[1:]
     free = sorted(homeless, reverse=True)
-    fresh = max(layout.refs) + 1
+    fresh = max([*layout.refs, *taken]) + 1
     for w in stay:
         if not held[w]:
             held[w] = [free.pop() if free else fresh]

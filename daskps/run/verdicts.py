@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from daskps.errors import RunFailed, RunTimeout
+
+
+def raise_first(answers: list[Any]) -> list[Any]:
+    """Return answers unless one of them is an error."""
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return answers
 
 
 def silence(seconds: float, tasks: Iterable[tuple[int, int]]) -> RunTimeout:

@@ -19,7 +19,7 @@ from daskps import LogisticRegression
 from daskps.data import Hashing
 from daskps.errors import DataError
 from daskps.run import launch
-from daskps.run.events import FreezeCut
+from daskps.run.events import FreezeCut, Recover
 from daskps.run.inprocess import InProcessEngine
 
 N, D = 600, 3000
@@ -177,11 +177,8 @@ class LosesShards(InProcessEngine):
 
     cuts = recoveries = 0
 
-    def _recover(self, action: Any) -> None:
-        LosesShards.recoveries += 1
-        super()._recover(action)
-
     def execute(self, action: Any, ledger: Any) -> None:
+        LosesShards.recoveries += isinstance(action, Recover)
         super().execute(action, ledger)
         if isinstance(action, FreezeCut):
             LosesShards.cuts += 1

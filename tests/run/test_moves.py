@@ -9,69 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from movers import Kept, Movers
-from training import TroubledEngine, data, model
+from movers import Movers
+from town import Town, bits, run
+from training import data, model
 
 from daskps.errors import ShardLost
 from daskps.run import events as ev
-from daskps.run import launch
-from daskps.run.launch import RunOptions, run_training
-
-OPTIONS = {"max_iter": 3, "clocks_per_pass": 2, "n_shards": 2}
-
-
-class Town(TroubledEngine):
-    """Has workers by name, all of them in this process, that come and leave."""
-
-    one_each = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.there = ["w0"]
-        self.moves: list[ev.Move] = []
-        self.settled = True
-
-    def workers(self) -> list[str]:
-        return self.there
-
-    def execute(self, action: ev.Action, ledger: Any) -> None:
-        if isinstance(action, ev.Move):
-            self.moves.append(action)
-        super().execute(action, ledger)
-
-    def join(self, worker: str) -> None:
-        self.there = [*self.there, worker]
-        self.post(ev.WorkerJoined(worker))
-
-    def leave(self, worker: str) -> None:
-        self.post(ev.WorkerLeaving(worker))
-
-
-def run(trained: Any, trouble: Any = None, **options: Any) -> tuple[Any, Kept, Town]:
-    made: list[Town] = []
-
-    def make(*args: Any, **kwargs: Any) -> Town:
-        made.append(Town(*args, **kwargs))
-        made[0].trouble = trouble
-        return made[0]
-
-    kept = Kept()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "InProcessEngine", make)
-        collect = kept if isinstance(trained, Movers) else None
-        outcome = run_training(
-            trained, data(), RunOptions(**{**OPTIONS, **options}), collect=collect
-        )
-    return outcome, kept, made[0]
 
 
 @functools.cache
 def calm() -> tuple[bytes, list[bytes]]:
     return bits(run(model())[0]), run(Movers())[1].bits
-
-
-def bits(outcome: Any) -> bytes:
-    return b"".join(values.tobytes() for _, values in outcome.values.values())
 
 
 STEPS = st.dictionaries(

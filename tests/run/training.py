@@ -77,8 +77,8 @@ class TroubledEngine(InProcessEngine):
         self.told += 1
         super().execute(action, ledger)
 
-    def _stand_up(self, *args: Any) -> Any:
-        answer = super()._stand_up(*args)
+    def stand_up(self, *args: Any) -> Any:
+        answer = super().stand_up(*args)
         if self.at_recovery:
             lost, *self.at_recovery = self.at_recovery
             self.lose(*lost)
