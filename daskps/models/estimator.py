@@ -75,6 +75,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     checkpoint_every: int | str | None
     keep: int
     n_shards: int | None
+    replicas: int
     progress: bool | None
 
     coef_: NDArray[np.float32]
@@ -310,16 +311,12 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         self._rates = None if self.eta0 is not None else (base.eta, base.beta)
 
     def _options(
-        self,
-        dataset: Dataset,
-        passes: int,
-        resume: bool,
-        listeners: Sequence[Listener],
+        self, dataset: Dataset, passes: int, resume: bool, listeners: Sequence[Listener]
     ) -> RunOptions:
         batch = self.solver in BATCH
         clocks = 1 if batch else clocks_per_pass(dataset, self.rows_per_clock)
         same = ("consistency", "staleness", "tol", "n_iter_no_change")
-        stored = ("checkpoint_every", "keep", "n_shards")
+        stored = ("checkpoint_every", "keep", "n_shards", "replicas")
         return RunOptions(
             max_iter=passes,
             clocks_per_pass=clocks,

@@ -72,7 +72,7 @@ class FactorizationMachine(LinearEstimator):
         Whether `fit` starts from the model that is there.
     random_state
         Seed of the initial factors, of `admission`, and of the shuffle of matrices given to `fit`.
-    checkpoint, checkpoint_every, keep, n_shards, progress
+    checkpoint, checkpoint_every, keep, n_shards, replicas, progress
         As in `LogisticRegression`.
 
     Attributes
@@ -132,6 +132,7 @@ class FactorizationMachine(LinearEstimator):
         checkpoint_every: int | str | None = None,
         keep: int = 2,
         n_shards: int | None = None,
+        replicas: int = 0,
         progress: bool | None = None,
     ) -> None:
         self.n_factors = n_factors
@@ -155,6 +156,7 @@ class FactorizationMachine(LinearEstimator):
         self.checkpoint_every = checkpoint_every
         self.keep = keep
         self.n_shards = n_shards
+        self.replicas = replicas
         self.progress = progress
 
     def partial_fit(

@@ -90,11 +90,17 @@ class LogisticRegression(LinearClassifier):
         Path or URL of a Zarr group for checkpoints, which every worker can reach. None keeps
         none: the loss of a shard then starts training over from the beginning, by itself.
     checkpoint_every
-        Clocks, or a time such as ``"30s"``, between checkpoints. None means once a pass.
+        Clocks, or a time such as ``"30s"``, between checkpoints. None takes one after the
+        first pass, then as often as costs the least time in all, by what they take and how often
+        workers are lost (Young 1974, Daly 2006).
     keep
         Complete checkpoints that are kept.
     n_shards
         Shards that hold the parameters; None means one a worker.
+    replicas
+        1 keeps every shard once more, on another worker: when a worker is lost its replicas take
+        over, and no update is lost and nothing done again but what was running. Costs the memory of
+        the parameters once more, and a second trip for every push. 0 goes back to a checkpoint.
     progress
         Whether to show a progress bar. None shows it on a terminal only.
 
@@ -161,6 +167,7 @@ class LogisticRegression(LinearClassifier):
         checkpoint_every: int | str | None = None,
         keep: int = 2,
         n_shards: int | None = None,
+        replicas: int = 0,
         progress: bool | None = None,
     ) -> None:
         self.alpha = alpha
@@ -184,6 +191,7 @@ class LogisticRegression(LinearClassifier):
         self.checkpoint_every = checkpoint_every
         self.keep = keep
         self.n_shards = n_shards
+        self.replicas = replicas
         self.progress = progress
 
     def _loss(self, target: Target) -> kernel.Loss:

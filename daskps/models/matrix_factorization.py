@@ -98,7 +98,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         What to do with several ratings of one pair: ``"error"``, ``"last"`` or ``"mean"``.
     random_state
         Seed of initial factors and of the order of visits.
-    checkpoint, checkpoint_every, keep, n_shards, progress
+    checkpoint, checkpoint_every, keep, n_shards, replicas, progress
         As in `LogisticRegression`.
 
     Attributes
@@ -176,6 +176,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         checkpoint_every: int | str | None = None,
         keep: int = 2,
         n_shards: int | None = None,
+        replicas: int = 0,
         progress: bool | None = None,
     ) -> None:
         self.n_factors = n_factors
@@ -198,6 +199,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         self.checkpoint_every = checkpoint_every
         self.keep = keep
         self.n_shards = n_shards
+        self.replicas = replicas
         self.progress = progress
 
     @overload
@@ -335,6 +337,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
             checkpoint_every=self.checkpoint_every,
             keep=self.keep,
             n_shards=self.n_shards,
+            replicas=self.replicas,
             resume=resume,
             listeners=progress_listeners(self.progress, callback),
         )

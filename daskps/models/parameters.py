@@ -100,6 +100,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "checkpoint_every": (_optional(_period), "clocks >= 1, a time such as '30s', or None"),
     "keep": (_whole(1), "an integer >= 1"),
     "n_shards": (_optional(_whole(1)), "an integer >= 1 or None"),
+    "replicas": (lambda x: _whole(0)(x) and x <= 1, "0 or 1"),
 }
 
 

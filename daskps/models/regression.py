@@ -38,7 +38,7 @@ class LinearRegression(LinearRegressor):
     tol
         As in `LogisticRegression`, in units of the variance of y.
     n_iter_no_change, rows_per_clock, keys, admission, compression, warm_start, random_state,\
-    checkpoint, checkpoint_every, keep, n_shards, progress
+    checkpoint, checkpoint_every, keep, n_shards, replicas, progress
         As in `LogisticRegression`.
 
     Attributes
@@ -91,6 +91,7 @@ class LinearRegression(LinearRegressor):
         checkpoint_every: int | str | None = None,
         keep: int = 2,
         n_shards: int | None = None,
+        replicas: int = 0,
         progress: bool | None = None,
     ) -> None:
         self.alpha = alpha
@@ -115,6 +116,7 @@ class LinearRegression(LinearRegressor):
         self.checkpoint_every = checkpoint_every
         self.keep = keep
         self.n_shards = n_shards
+        self.replicas = replicas
         self.progress = progress
 
     @property

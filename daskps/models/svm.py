@@ -39,7 +39,7 @@ class LinearSVC(LinearClassifier):
     class_weight
         None, ``"balanced"``, or a dict from class to the factor of its rows in all margins.
     keys, admission, compression, warm_start, random_state, checkpoint, checkpoint_every, keep,\
-    n_shards, progress
+    n_shards, replicas, progress
         As in `LogisticRegression`.
 
     Attributes
@@ -95,6 +95,7 @@ class LinearSVC(LinearClassifier):
         checkpoint_every: int | str | None = None,
         keep: int = 2,
         n_shards: int | None = None,
+        replicas: int = 0,
         progress: bool | None = None,
     ) -> None:
         self.alpha = alpha
@@ -119,6 +120,7 @@ class LinearSVC(LinearClassifier):
         self.checkpoint_every = checkpoint_every
         self.keep = keep
         self.n_shards = n_shards
+        self.replicas = replicas
         self.progress = progress
 
     def _loss(self, target: Target) -> kernel.Loss:

@@ -76,7 +76,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         updates (``online``).
     random_state
         Seed of all draws; None for a new one.
-    checkpoint, checkpoint_every, keep, n_shards, progress
+    checkpoint, checkpoint_every, keep, n_shards, replicas, progress
         As in `LogisticRegression`.
 
     Attributes
@@ -152,6 +152,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         checkpoint_every: int | str | None = None,
         keep: int = 2,
         n_shards: int | None = None,
+        replicas: int = 0,
         progress: bool | None = None,
     ) -> None:
         self.n_components = n_components
@@ -174,6 +175,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         self.checkpoint_every = checkpoint_every
         self.keep = keep
         self.n_shards = n_shards
+        self.replicas = replicas
         self.progress = progress
 
     @overload
@@ -339,17 +341,14 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
     def _options(
         self, passes: int, clocks: int, *, resume: bool, listeners: Sequence[Listener]
     ) -> RunOptions:
+        stored = ("checkpoint_every", "keep", "n_shards", "replicas")
         return RunOptions(
-            consistency=self.consistency,
-            staleness=self.staleness,
             max_iter=passes,
             clocks_per_pass=clocks,
             checkpoint=absolute(self.checkpoint),
-            checkpoint_every=self.checkpoint_every,
-            keep=self.keep,
-            n_shards=self.n_shards,
             resume=resume,
             listeners=listeners,
+            **{name: getattr(self, name) for name in ("consistency", "staleness", *stored)},
         )
 
     # -- use ---------------------------------------------------------------------------------

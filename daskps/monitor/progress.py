@@ -175,5 +175,7 @@ def _with_shards(shards: tuple[int, ...]) -> str:
 
 
 def _recovery(told: ev.Recovered) -> str:
+    if told.by_replicas:
+        return f"replicas took the places of what was lost in {told.seconds:.2f} s"
     since = "the beginning" if told.cut is None else f"checkpoint {told.cut}"
     return f"recovered from {since} in {told.seconds:.2f} s"

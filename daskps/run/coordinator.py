@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from daskps.errors import NonFinitePush
 from daskps.run import events as ev
 from daskps.run import verdicts
+from daskps.run.interval import CutTimes
 from daskps.run.ledger import Ledger
 from daskps.run.losses import Losses
 from daskps.run.moves import Moves, Running
@@ -30,6 +31,7 @@ class Coordinator:
     ledger: Ledger
     moves: Moves
     losses: Losses
+    times: CutTimes
     now: float = 0.0
     target: int = 0
     running: dict[int, Running] = field(default_factory=dict)
@@ -68,7 +70,8 @@ class Coordinator:
         """Return a coordinator at clock 0, or at the clocks of a cut that is resumed."""
         start = dict(clocks) if clocks else dict.fromkeys(range(policy.n_partitions), 0)
         ledger, moves = ledger or Ledger(policy.clocks_per_pass), Moves.of(policy)
-        self = cls(policy, start, ledger, moves, Losses(policy), target=policy.n_clocks)
+        parts = (moves, Losses(policy), CutTimes(policy))
+        self = cls(policy, start, ledger, *parts, target=policy.n_clocks)
         self._n_shards = policy.n_shards
         self._pass = self.min_clock // policy.clocks_per_pass
         self._last_cut = (None, self.min_clock, 0.0)
@@ -177,6 +180,7 @@ class Coordinator:
         if self._writing:
             return []
         self._want_cut, self._busy = False, "freezing"
+        self.times.order(self.now)
         self._writing = f"cut-{self.min_clock:08d}"
         return [ev.FreezeCut(self._writing, dict(self.clocks))]
 
@@ -227,7 +231,7 @@ class Coordinator:
         """Decide what the clock that every partition has now finished brings about."""
         self._recoveries = 0
         self._want_turn = self.policy.takes_turns
-        every = self.policy.checkpoint_clocks
+        every = self.times.clocks
         if every and self.min_clock - self._last_cut[1] >= every:
             self._want_cut = True
         if self.min_clock // self.policy.clocks_per_pass > self._pass:
@@ -257,7 +261,8 @@ class Coordinator:
         if self._progress == 0.0:
             self._progress, self._last_cut = now, (*self._last_cut[:2], now)
             self.ledger.go_on(now)
-        seconds = self.policy.checkpoint_seconds
+            self.times.began(now)
+        seconds = self.times.seconds(now, self._n_shards)
         due = seconds and self._writing is None and now - self._last_cut[2] >= seconds
         if due and self._behind_cut():
             self._want_cut = True
@@ -293,6 +298,7 @@ class Coordinator:
                 self._busy, self._last_cut = None, (cut, self.min_clock, self.now)
             case ev.CutPublished():
                 self._writing = None
+                self.times.published(self.now)
             case ev.CutFailed():
                 # training goes on: the cut before stays the one to go back to
                 self._last_cut = (event.cut, self.min_clock, self.now)
@@ -348,6 +354,7 @@ class Coordinator:
             self._last_cut = (None, self._safe or 0, self.now)
         self._busy, self._writing, self._progress = "recovering", None, self.now
         self.losses.note(event, self._n_shards, self._safe)
+        self.times.losses += self.losses.bare
         # what still runs would be refused as stale; and its success could be old news by then
         dropped: list[ev.Action] = [ev.Abandon(t) for t in self.running]
         self._unsure |= {r.partition for r in self.running.values()}

@@ -6,6 +6,9 @@ Too many cost time by themselves, too few by what a loss takes with it.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+from daskps.run.policy import Policy
 
 LIFE = 86_400.0
 """Seconds between two losses of one worker, assumed before any was seen: pre-emptible machines live
@@ -51,3 +54,44 @@ def interval(cost: float, mean_time: float) -> float:
     x = cost / (2 * mean_time)
     best = math.sqrt(2 * cost * mean_time) * (1 + math.sqrt(x) / 3 + x / 9) - cost
     return max(best, SHORTEST)
+
+
+@dataclass(slots=True)
+class CutTimes:
+    """When the next cut is due: as the user said, or by what one took and how often losses come."""
+
+    policy: Policy
+    begun: float | None = None
+    losses: int = 0
+    """Of shards without a replica."""
+    cost: float | None = None
+    """Seconds from the order of the last cut until it was published; training goes on meanwhile,
+    so that this is more than it costs."""
+    ordered: float = 0.0
+
+    @property
+    def clocks(self) -> int | None:
+        """Clocks between two cuts; if nobody said anything, the first one comes after a pass."""
+        if self.policy.checkpoint_chosen and self.cost is None:
+            return self.policy.clocks_per_pass
+        return self.policy.checkpoint_clocks
+
+    def seconds(self, now: float, n_shards: int) -> float | None:
+        """Return the seconds between two cuts."""
+        if not self.policy.checkpoint_chosen or self.cost is None:
+            return self.policy.checkpoint_seconds
+        begun = now if self.begun is None else self.begun
+        mean_time = between_losses(now - begun, self.losses, n_shards)
+        return interval(max(self.cost, 1e-3), mean_time)
+
+    def began(self, now: float) -> None:
+        """Take note that the run begins."""
+        self.begun = now
+
+    def order(self, now: float) -> None:
+        """Take note that a cut is ordered."""
+        self.ordered = now
+
+    def published(self, now: float) -> None:
+        """Take note that it was published."""
+        self.cost = now - self.ordered

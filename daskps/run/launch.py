@@ -118,7 +118,8 @@ def run_training(
             "clocks that are common to everybody; expected consistency='bsp'."
         )
     spec = ServerSpec(model.tables(), N_SLOTS, dataset.n_partitions, staleness)
-    tell(size_of(spec, dataset, cuts=options.checkpoint is not None))
+    cuts = options.checkpoint is not None
+    tell(size_of(spec, dataset, cuts=cuts, replicas=options.replicas))
     rows = tuple(int(n) for n in dataset.partition_rows)
     plan = Plan(uuid.uuid4().hex[:12], model, spec, options.clocks_per_pass, rows)
     checkpoints = _checkpoints(model, options)
@@ -170,8 +171,6 @@ def _policy(
 ) -> Policy:
     conducted = isinstance(plan.model, Conducted)
     every = options.checkpoint_every if options.checkpoint is not None else None
-    if options.checkpoint is not None and every is None:
-        every = plan.clocks_per_pass
     return Policy(
         n_partitions=plan.server.n_partitions,
         n_shards=n_shards,
@@ -180,6 +179,7 @@ def _policy(
         staleness=staleness,
         checkpoint_clocks=every if isinstance(every, int) else None,
         checkpoint_seconds=parse_timedelta(every) if isinstance(every, str) else None,
+        checkpoint_chosen=options.checkpoint is not None and every is None,
         evaluate=evaluate,
         keeps_states=plan.keeps_states,
         replicas=options.replicas,

@@ -19,6 +19,8 @@ class Policy:
     """0 is BSP, `math.inf` is ASP."""
     checkpoint_clocks: int | None = None
     checkpoint_seconds: float | None = None
+    checkpoint_chosen: bool = False
+    """Choose the time between checkpoints by what they take and how often workers are lost."""
     evaluate: bool = False
     """Evaluate the held-out dataset after each pass."""
     keeps_states: bool = False
@@ -47,7 +49,8 @@ class Policy:
     @property
     def keeps_cuts(self) -> bool:
         """Whether checkpoints are taken."""
-        return self.checkpoint_clocks is not None or self.checkpoint_seconds is not None
+        given = self.checkpoint_clocks is not None or self.checkpoint_seconds is not None
+        return given or self.checkpoint_chosen
 
 
 def staleness_of(consistency: str, staleness: int) -> float:

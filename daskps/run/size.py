@@ -53,7 +53,7 @@ class Planned(Exception):
         self.size = size
 
 
-def size_of(spec: ServerSpec, dataset: Dataset, *, cuts: bool) -> Size:
+def size_of(spec: ServerSpec, dataset: Dataset, *, cuts: bool, replicas: int = 0) -> Size:
     """Return what a run takes.
 
     Parameters
@@ -64,10 +64,12 @@ def size_of(spec: ServerSpec, dataset: Dataset, *, cuts: bool) -> Size:
         What is trained on.
     cuts
         Whether checkpoints are taken.
+    replicas
+        Copies of every shard.
     """
-    parameters = sum(_bytes_of(t, dataset.nnz) for t in spec.tables)
+    parameters = (1 + replicas) * sum(_bytes_of(t, dataset.nnz) for t in spec.tables)
     data = PER_VALUE * dataset.nnz + PER_ROW * dataset.n_rows
-    return Size(parameters, parameters if cuts else 0, data)
+    return Size(parameters, parameters // (1 + replicas) if cuts else 0, data)
 
 
 def _bytes_of(t: TableSpec, most: int) -> int:

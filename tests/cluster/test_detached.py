@@ -110,7 +110,7 @@ def test_a_run_that_is_forgotten_ends_at_once_and_errors_reach_who_waits(
         LogisticRegression().fit(store, detach="long")
     run.forget()
     assert_clean(farm.scheduler)
-    wait_until(lambda: not [c for c in farm.scheduler.clients if "daskps" in c])
+    wait_until(lambda: not [c for c in farm.scheduler.clients if c.startswith("Client-daskps")])
     with pytest.raises(RunFailed, match="was forgotten"):
         run.result(timeout=5)
     assert run.status["state"] == "gone"

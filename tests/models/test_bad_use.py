@@ -34,6 +34,7 @@ BAD_PARAMETERS: list[tuple[str, Any]] = [
     *(("warm_start", x) for x in (None, "no")),
     *(("random_state", x) for x in (-1, 0.5, "seed")),
     *(("checkpoint", x) for x in (3, "", True)),
+    *(("replicas", x) for x in (-1, 2, 0.5, None)),
     *(("checkpoint_every", x) for x in (0, "soon", "-3s", 1.5)),
     *(("keep", x) for x in (0, None)),
     *(("n_shards", x) for x in (0, 1.5)),

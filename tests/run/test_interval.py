@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from daskps.run.interval import LIFE, SHORTEST, between_losses, interval
+from daskps.run.interval import LIFE, SHORTEST, CutTimes, between_losses, interval
+from daskps.run.policy import Policy
 
 DAY = 86_400.0
 
@@ -42,3 +43,23 @@ def test_losses_that_are_seen_outweigh_what_was_assumed() -> None:
     assert between_losses(36_000.0, 60, 1000) == pytest.approx(600, rel=0.02)
     # none in a month
     assert between_losses(30 * DAY, 0, 10) == pytest.approx(30 * DAY, rel=0.01)
+
+
+def test_a_run_measures_what_a_cut_takes_and_goes_by_it() -> None:
+    times = CutTimes(Policy(2, 3, 100, clocks_per_pass=7, checkpoint_chosen=True))
+    times.began(10.0)
+    assert times.clocks == 7  # until one was seen, after a pass
+    assert times.seconds(12.0, 3) is None
+    times.order(20.0)
+    times.published(22.0)
+    assert times.clocks is None
+    assert times.seconds(22.0, 3) == pytest.approx(interval(2.0, (LIFE / 3 + 12.0)))
+    times.losses = 5
+    assert times.seconds(610.0, 3) == pytest.approx(interval(2.0, (LIFE / 3 + 600.0) / 6))
+
+
+def test_what_is_given_is_not_chosen() -> None:
+    times = CutTimes(Policy(2, 3, 100, checkpoint_clocks=4))
+    times.published(2.0)
+    assert (times.clocks, times.seconds(5.0, 3)) == (4, None)
+    assert CutTimes(Policy(2, 3, 100, checkpoint_seconds=9.0)).seconds(5.0, 3) == 9.0
