@@ -361,8 +361,8 @@ class Shard:
             self.generation, self.clocks, self.samples = generation, dict(clocks), samples
             self.mirror = None
             self._queue.look(again=True)
-            frozen = (self._frozen, self._frozen_states)
-            for gone in (self._barrier, self._answers, *frozen):
+            self._barrier.clear()
+            for gone in (self._answers, self._frozen, self._frozen_states):
                 gone.clear()
             self._states = States(states)
             for name, place in self._placements.items():
