@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,8 +123,16 @@ def _missing(dtype: np.dtype[Any]) -> Any:
     return np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max
 
 
-def write_slots(store: str, cut: str, tables: Frozen) -> None:
-    """Write the given slots of every table; runs on the worker that holds them."""
+def write_slots(
+    store: str,
+    cut: str,
+    tables: Frozen,
+    written: Callable[[str, Sequence[int]], None] = lambda table, slots: None,
+) -> None:
+    """Write the given slots of every table; runs on the worker that holds them.
+
+    `written` is told which slots of which table are stored, as it goes on.
+    """
     group = zarr.open_group(store, path=cut, mode="r+")
     for name, slots in tables.items():
         array = _member(group, name)
@@ -134,12 +142,17 @@ def write_slots(store: str, cut: str, tables: Frozen) -> None:
                 _, rows = in_key_order(*slots[slot])
                 block[i, : len(rows)] = rows
             array.oindex[np.array(some)] = block
-        if f"{name}_key" in group:
-            for slot, (keys, _) in slots.items():
-                assert keys is not None, name
-                padded = np.zeros(array.shape[1], np.uint64)
-                padded[: len(keys)] = np.sort(keys)
-                _member(group, f"{name}_key")[slot] = padded
+            if f"{name}_key" in group:
+                _write_keys(_member(group, f"{name}_key"), some, slots)
+            written(name, some)
+
+
+def _write_keys(array: zarr.Array[Any], some: list[int], slots: Mapping[int, Any]) -> None:
+    for slot in some:
+        keys, _ = slots[slot]
+        padded = np.zeros(array.shape[1], np.uint64)
+        padded[: len(keys)] = np.sort(keys)
+        array[slot] = padded
 
 
 def _member(group: zarr.Group, name: str) -> zarr.Array[Any]:

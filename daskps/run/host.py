@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,8 @@ class ShardHost:
     def write_cut(self, store: str, cut: str) -> None:
         """Write the slots of `cut` as chunks; the driver publishes them."""
         try:
-            checkpoint.write_slots(store, cut, self.shard.frozen(cut))
+            written = functools.partial(self.shard.written, cut)
+            checkpoint.write_slots(store, cut, self.shard.frozen(cut), written)
             partition_states.write(store, cut, self.shard.frozen_states(cut))
         finally:
             self.shard.thaw(cut)

@@ -143,7 +143,13 @@ class InProcessEngine(Engine):
         self, host: ShardHost, generation: int, clocks: ev.Clocks, sources: Sequence[Source]
     ) -> None:
         shards = {**self._hosts, **self._before}
-        parts = [shards[s[0].shard].shard.ask(question(s, generation)) or {} for s in sources]
+        parts = []
+        for source in sources:
+            number = source[0].shard
+            found = shards[number].shard.ask(question(source, generation)) or {}
+            # a shard that stays must not share with its replica what both will change
+            stays = number in self._hosts and number not in self._before
+            parts.append({k: a.copy() for k, a in found.items()} if stays else found)
         host.move_in(generation, clocks, parts)
 
     def _mirror(self, host: ShardHost, replica: ShardRef) -> None:

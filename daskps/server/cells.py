@@ -116,6 +116,9 @@ class CellSlot:
         """Return keys and rows as they are now, which do not change."""
         return self.keys, self.rows
 
+    def thaw(self, rows: Rows) -> None:
+        """Do nothing: what was frozen is never changed."""
+
     def load(self, keys: Keys | None, rows: Rows) -> None:
         """Replace the content, dropping what was gathered."""
         if keys is None or rows.shape != (len(keys), 1, 1):

@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from daskps.errors import StaleLayout
 from daskps.server import moving
 from daskps.server.barrier import Barrier
-from daskps.server.cells import CellSlot, histogram, stacked
+from daskps.server.cells import histogram, stacked
 from daskps.server.finite import checked
 from daskps.server.functions import FUNCTIONS, Partial, check_tables
 from daskps.server.gather import Index, Rows
 from daskps.server.messages import Ack, Arrays, Ask, Blocks, Pull, Push, Stats, Want
 from daskps.server.mirror import Mirror, Queue
-from daskps.server.slot import TableSlot
+from daskps.server.slot import slot_of
 from daskps.server.spec import ServerSpec
 from daskps.server.states import States
-from daskps.server.tables import Placement
 
 Frozen = dict[str, dict[int, tuple[NDArray[np.uint64] | None, Rows]]]
 
@@ -56,7 +55,7 @@ class Shard:
         self._placements = spec.placements()
         self._slots = sorted(slots)
         self._tables = {
-            name: {s: _slot(p, s) for s in p.used(self._slots)}
+            name: {s: slot_of(p, s) for s in p.used(self._slots)}
             for name, p in self._placements.items()
         }
         self.clocks = dict.fromkeys(range(spec.n_partitions), 0)
@@ -326,6 +325,13 @@ class Shard:
         with self._lock:
             return self._states.newest().get(partition, {})
 
+    def written(self, cut: str, table: str, slots: Sequence[int]) -> None:
+        """Forget slots of `cut` that are stored: they are not copied any more when they change."""
+        with self._lock:
+            frozen = self._frozen.get(cut, {}).get(table, {})
+            for s in set(slots) & set(frozen):
+                self._tables[table][s].thaw(frozen.pop(s)[1])
+
     def thaw(self, cut: str) -> None:
         """Forget `cut`."""
         self._frozen.pop(cut, None)
@@ -334,10 +340,7 @@ class Shard:
     def advance(
         self, generation: int, clocks: Mapping[int, int], *, mirrored: bool = False
     ) -> bool:
-        """Enter a layout generation, keeping the rows, and if `mirrored`, the replica.
-
-        Return whether that has all that was counted.
-        """
+        """Enter a layout generation; return whether the replica, kept if `mirrored`, has it all."""
         with self._lock:
             self.generation = generation
             self._queue.look()
@@ -369,7 +372,7 @@ class Shard:
                 rows = (tables or {}).get(name)  # a shorter run may have had no use for the table
                 for s in self._tables[name]:
                     if rows is None:
-                        self._tables[name][s] = _slot(place, s)
+                        self._tables[name][s] = slot_of(place, s)
                     else:
                         self._tables[name][s].load(*rows[s])
 
@@ -394,7 +397,3 @@ class Shard:
                 clocks=dict(self.clocks),
                 **self._counts,
             )
-
-
-def _slot(placement: Placement, slot: int) -> Any:
-    return (CellSlot if placement.spec.keys == "cells" else TableSlot)(placement, slot)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.server._hashing import FREE
+from daskps.server.cells import CellSlot
 from daskps.server.gather import DENSE_SHARE, Gathered, Index, Rows, united
 from daskps.server.key_index import KeyIndex, roomy
 from daskps.server.tables import Placement
@@ -165,6 +166,10 @@ class TableSlot:
         self._shared = True
         return self.keys, self.rows
 
+    def thaw(self, rows: Rows) -> None:
+        """Take note that nobody needs the frozen `rows` as they are."""
+        self._shared &= self.rows is not rows
+
     def load(self, keys: NDArray[np.uint64] | None, rows: Rows) -> None:
         """Replace the content, dropping what was gathered."""
         if keys is None and rows.shape != self.rows.shape:
@@ -182,6 +187,11 @@ class TableSlot:
             self.rows, self._shared = self.rows.copy(), False
             self._room = self.rows
         return self.rows
+
+
+def slot_of(placement: Placement, slot: int) -> Any:
+    """Return the rows of a table in one slot, as they begin."""
+    return (CellSlot if placement.spec.keys == "cells" else TableSlot)(placement, slot)
 
 
 def in_key_order(

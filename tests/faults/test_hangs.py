@@ -137,7 +137,10 @@ with Client(address) as client:
 """
 
 
-def test_the_driver_dies_and_another_resumes_on_other_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "then", [pytest.param(4, id="on double"), pytest.param(1, id="on half", marks=pytest.mark.slow)]
+)
+def test_the_driver_dies_and_another_resumes_on_other_workers(tmp_path: Path, then: int) -> None:
     store = str(tmp_path / "c.zarr")
     data = from_arrays(*problem(), tmp_path / "d.zarr", n_partitions=N_PARTITIONS)
     with Farm(2, tmp_path) as farm:
@@ -152,7 +155,11 @@ def test_the_driver_dies_and_another_resumes_on_other_workers(tmp_path: Path) ->
         assert_clean(farm.scheduler)
         clock = min(checkpoint.read_manifest(store, checkpoint.published(store)[0]).clocks)
         passes = clock // 4 + 3
-        farm.add(1)
+        assert not any(ws.actors for ws in farm.scheduler.workers.values())
+        if then < 2:
+            farm.kill("w1", nanny=True)
+        farm.add(max(0, then - 2))
+        wait_until(lambda: len(farm.workers()) == then)
         options = {"dataset": data, "checkpoint": store, "resume": True, "max_iter": passes}
         outcome = train(farm.client, "bsp", **options)
     whole = train(None, "bsp", dataset=data, max_iter=passes)

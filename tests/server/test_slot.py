@@ -154,6 +154,19 @@ def test_a_cut_shares_memory_until_rows_change_and_costs_nothing_when_forgotten(
     assert shard.stats().frozen_nbytes == 0
 
 
+def test_what_is_written_is_not_copied_when_it_changes() -> None:
+    shard = alone(counters(1, math.inf, 4000))
+    rows = shard.stats().rows_nbytes
+    shard.freeze("cut")
+    shard.written("cut", "count", [0, 1, 2, 3, 4, 5, 6])
+    shard.push(push_all(shard, np.ones((4000, 1, 1), np.int64), partition=0, clock=0))
+    assert 0 < shard.stats().frozen_nbytes < rows / 4  # slot 7
+    assert list(shard.frozen("cut")["count"]) == [7]
+    np.testing.assert_array_equal(shard.frozen("cut")["count"][7][1], 0)
+    shard.written("gone", "count", [7])
+    assert list(shard.frozen("cut")["count"]) == [7]
+
+
 def test_a_cut_that_nobody_writes_does_not_stay() -> None:
     shard = alone(counters(1, 0, 400))
     for clock in range(3):
@@ -213,7 +226,9 @@ def test_memory_of_a_barrier_is_one_accumulator_and_the_pushes_that_came_early(
     for p in (0, 2, 1):
         shard.push(push_all(shard, push, partition=p, clock=0))
         pending.append(shard.stats().pending_nbytes / rows)
-    assert pending == [1.5, 3.0, 0.0]
+    pull_all(shard, clock=1)  # the next clock: what was gathered goes to the rows
+    pending.append(shard.stats().pending_nbytes / rows)
+    assert pending == [1.5, 3.0, 1.5, 0.0]
     assert shard.stats().rows_nbytes == rows == n * 2 * 4
 
 
