@@ -5,6 +5,7 @@ What runs in the cluster is `daskps.run.detached_driver`'s.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import time
@@ -160,32 +161,33 @@ def start_detached(
     chosen = f"run-{uuid.uuid4().hex[:8]}" if name is True else str(name)
     if not re.fullmatch(r"[\w.-]+", chosen):
         raise ValueError(f"detach={name!r}; expected True, or a name of letters, digits, '_.-'.")
-    key, store = driver.key_of(chosen), estimator.checkpoint
+    # as a worker in another folder can use them
+    estimator, key = copy.copy(estimator), driver.key_of(chosen)
+    estimator.checkpoint = store = _anywhere(estimator.checkpoint)
     if key in client.list_datasets():
         raise ValueError(
             f"a run of the name {chosen!r} is on the cluster; choose another name, or "
             f"daskps.attach({chosen!r}).forget() it."
         )
-    if store is not None and not resume and checkpoint.published(os.path.abspath(store)):
+    if store is not None and not resume and checkpoint.published(store):
         raise CheckpointError(
             f"checkpoint={store!r} holds checkpoints of an earlier run; pass resume=True to go on "
             "from them, or name another place, or delete it."
         )
     # whatever is there from now on is of this very run: a driver that is run again goes on from it
-    resumes = store is not None
-    job = driver.Job(chosen, estimator, {**_absolute(arguments), "resume": resumes})
+    given = {name: _anywhere(x) for name, x in arguments.items()}
+    job = driver.Job(chosen, estimator, {**given, "resume": resume or store is not None})
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
         future = client.submit(driver.work, job, key=key, pure=False)
     client.publish_dataset(future, name=key)
     return DetachedRun(chosen, client, future)
 
 
-def _absolute(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    def at(x: Any) -> Any:
-        path = isinstance(x, (str, os.PathLike)) and "://" not in os.fspath(x)
-        return os.path.abspath(x) if path else x
-
-    return {name: at(x) for name, x in arguments.items()}
+def _anywhere(x: Any) -> Any:
+    """Return a path as workers in other folders can use it, and anything else as it is."""
+    if not isinstance(x, (str, os.PathLike)) or "://" in os.fspath(x):
+        return x
+    return os.path.abspath(x)
 
 
 def attach(name: str | None = None, *, client: Client | None = None) -> DetachedRun:
