@@ -8,6 +8,7 @@ partition is built by one task as well. Where blocks come from is in `tabular`.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,11 +23,13 @@ from daskps.errors import DataError, DataTypeError
 from . import vocabulary
 from .format import index_dtype
 from .partition import Partition
-from .plan import MIN_PARTITIONS, NNZ_PER_PARTITION, choose_partitions, cut
+from .plan import choose_partitions, cut
 from .vocabulary import Vocabulary
 
 SMALLEST = 500_000
-"""Ratings of a partition, of data that would fill fewer than `MIN_PARTITIONS`."""
+"""Ratings of a partition, of data that would fill two."""
+TASK = 1_250_000
+"""Ratings that one task of SGD visits: some 50 ms, several times what it takes to begin one."""
 
 Duplicates = Literal["error", "last", "mean"]
 
@@ -151,12 +154,11 @@ def deal(
 def n_partitions_for(n_users: int, n_ratings: int, requested: int | None) -> int:
     """Return the number of partitions, never more than users.
 
-    Blocks of items are as many as partitions, so that a pass has the square of that in tasks: of
-    few ratings there are fewer partitions than `choose_partitions` makes of other data.
+    Blocks of items are as many as partitions, so that a pass has the square of that in tasks:
+    partitions are fewer and larger than `choose_partitions` makes of other data.
     """
     if requested is None and n_users:
-        by_size = -(-n_ratings // NNZ_PER_PARTITION)
-        requested = max(1, by_size, min(MIN_PARTITIONS, n_ratings // SMALLEST))
+        requested = max(1, min(2, n_ratings // SMALLEST), math.ceil(math.sqrt(n_ratings / TASK)))
     return choose_partitions(n_users, n_ratings, requested)
 
 

@@ -1,8 +1,9 @@
 """The ratings of a partition in the order in which SGD visits them.
 
-A pass is cut by blocks of items. In each block the users stand in tiles, and the ratings of a tile
-in random order: the rows of a tile's users stay in the nearest cache, a block's items in the next,
-and neighbouring ratings have different rows, so that one need not wait for the other.
+A pass is cut by blocks of items, for the rotation, and a block by runs of items whose rows the
+second cache holds. In each run the users stand in tiles, and the ratings of a tile in random
+order: the rows of a tile's users stay in the nearest cache, and neighbouring ratings have different
+rows, so that one need not wait for the other.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def by_block(
     n_blocks: Scalar,
     bounds: NDArray[np.int64],
     users: NDArray[np.uint32],
-    source: NDArray[np.int64],
+    source: NDArray[np.uint32],
 ) -> None:
     """Sort the entries of CSR rows by block of columns: that of column j is j modulo `n_blocks`.
 
@@ -46,24 +47,40 @@ def by_block(
 
 
 @njit(nogil=True, cache=True)
-def shuffle_tiles(users: NDArray[np.uint32], source: NDArray[np.int64], seed: Scalar) -> None:
-    """Shuffle the entries of each tile; `users` ascend before (Fisher and Yates)."""
+def order(
+    users: NDArray[np.uint32], items: NDArray[np.uint32], run: Scalar, n_runs: Scalar, seed: Scalar
+) -> NDArray[np.uint32]:
+    """Return the order of visits to ratings of ascending users: by run of items, tile, chance."""
+    found = np.empty(users.size, np.uint32)
+    bounds = np.zeros(n_runs + np.uint64(1), np.int64)
+    for t in range(np.uint64(items.size)):
+        bounds[items[t] // run + np.uint64(1)] += 1
+    for k in range(n_runs):
+        bounds[k + np.uint64(1)] += bounds[k]
+    at = bounds[:-1].copy()
+    for t in range(np.uint64(items.size)):
+        k = items[t] // run
+        found[at[k]] = t
+        at[k] += 1
     state = seed
-    first = 0
-    for t in range(1, users.size + 1):
-        if t < users.size and users[t] // TILE == users[first] // TILE:
-            continue
-        for a in range(t - 1, first, -1):
-            state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
-            b = first + np.int64((state >> np.uint64(33)) % np.uint64(a - first + 1))
-            users[a], users[b] = users[b], users[a]
-            source[a], source[b] = source[b], source[a]
-        first = t
+    for k in range(n_runs):
+        first = bounds[k]
+        for t in range(bounds[k] + 1, bounds[k + np.uint64(1)] + 1):
+            same = t < bounds[k + np.uint64(1)]
+            if same and users[found[t]] // TILE == users[found[first]] // TILE:
+                continue
+            for a in range(t - 1, first, -1):  # Fisher and Yates
+                state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+                span = np.uint64(a - first + 1)
+                b = first + np.int64(((state >> np.uint64(32)) * span) >> np.uint64(32))
+                found[a], found[b] = found[b], found[a]
+            first = t
+    return found
 
 
 @njit(nogil=True, cache=True)
 def scaled(
-    values: F32 | None, source: NDArray[np.int64], center: Scalar, unit: Scalar, out: F32
+    values: F32 | None, source: NDArray[np.uint32], center: Scalar, unit: Scalar, out: F32
 ) -> None:
     """Fill `out` with the ratings at `source`, as distances from `center` in units."""
     for t in range(np.uint64(source.size)):

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from daskps.data import vocabulary
 from daskps.data.vocabulary import Vocabulary
 from daskps.kernels.top_k import Seen, top_k
+from daskps.models.user_rows import Rows, StoredRows, blocks
 
 F32 = NDArray[np.float32]
 Unknown = Literal["raise", "popular", "drop"]
@@ -38,7 +39,7 @@ class Factored:
     users, items
         Ids.
     P, Q
-        Factors, (n_users, k) and (n_items, k).
+        Factors, (n_users, k) and (n_items, k); those of users perhaps in a store.
     user_bias, item_bias
         Shape (n_users,) and (n_items,).
     center
@@ -49,7 +50,7 @@ class Factored:
 
     users: Vocabulary
     items: Vocabulary
-    P: F32
+    P: Rows
     Q: F32
     user_bias: F32
     item_bias: F32
@@ -58,7 +59,9 @@ class Factored:
 
     def __sizeof__(self) -> int:
         """Return the bytes held, so that Dask can account for them."""
-        arrays = (self.P, self.Q, self.user_bias, self.item_bias, self.counts)
+        arrays: list[NDArray[Any]] = [self.Q, self.user_bias, self.item_bias, self.counts]
+        if not isinstance(self.P, StoredRows):
+            arrays.append(self.P)
         ids = sum(int(v.memory_usage()) for v in (self.users, self.items))
         return sum(a.nbytes for a in arrays) + ids
 
@@ -77,6 +80,11 @@ class Factored:
 
     def scores(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the scores of pairs of numbers; what is unknown (-1) counts as average."""
+        if isinstance(self.P, StoredRows) and (np.diff(users) < 0).any():  # each chunk once
+            order = np.argsort(users, kind="stable")
+            back = np.empty_like(order)
+            back[order] = np.arange(len(order))
+            return self.scores(users[order], items[order])[back]
         out = np.empty(len(users), np.float64)
         for start in range(0, len(users), 2**18):
             u, i = users[start : start + 2**18], items[start : start + 2**18]
@@ -124,20 +132,45 @@ class Factored:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return the rows of factors with the largest cosine to some of them, without itself."""
         F = self.P if what == "user" else self.Q
-        length = np.linalg.norm(F, axis=1, keepdims=True)
-        unit = np.divide(F, length, out=np.zeros_like(F), where=length > 0)
+        mine = _unit(F[numbers])
+        found = np.full((len(numbers), k), -np.inf), np.full((len(numbers), k), -1, np.int64)
+        for first, rows in blocks(F):
+            unit = _unit(rows)
 
-        def some(start: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-            own = numbers[start : start + TASK]
-            itself = Seen(np.arange(len(own) + 1), own.astype(np.uint32))
-            best, which = top_k(unit[own], unit, k, itself)
-            return best.astype(np.float64), which
+            def some(start: int, first: int = first, unit: F32 = unit) -> Lists:
+                part = slice(start, start + TASK)
+                best, which = top_k(mine[part], unit, k, _itself(numbers[part] - first, len(unit)))
+                return best.astype(np.float64), np.where(which < 0, -1, which + first)
 
-        return _in_threads(some, range(0, len(numbers), TASK), k)
+            found = _best(found, _in_threads(some, range(0, len(numbers), TASK), k), k)
+        return found
 
     def of_users(self, users: Vocabulary, P: F32, bias: F32) -> Factored:
         """Return the same items for other users."""
         return replace(self, users=users, P=P, user_bias=bias)
+
+
+Lists = tuple[NDArray[np.float64], NDArray[np.int64]]
+
+
+def _unit(rows: F32) -> F32:
+    """Return rows of length 1; those of zeros stay."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: F32 = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    return unit
+
+
+def _itself(numbers: NDArray[np.int64], n: int) -> Seen:
+    """Return what rules out the row of each number, if it is one of `n`."""
+    here = (numbers >= 0) & (numbers < n)
+    return Seen(np.concatenate(([0], np.cumsum(here))), numbers[here].astype(np.uint32))
+
+
+def _best(a: Lists, b: Lists, k: int) -> Lists:
+    """Return the `k` best of two lists a row; of equal scores those of `a` stay."""
+    scores, which = (np.concatenate(pair, axis=1) for pair in zip(a, b, strict=True))
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(which, order, axis=1)
 
 
 def _seen(rows: Any, among: NDArray[np.int64] | None) -> Seen:

@@ -18,13 +18,13 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from daskps.cluster import current_client
-from daskps.data import Dataset
 from daskps.data.ratings import Ratings
 from daskps.data.read_ratings import as_ratings
-from daskps.models import mf_saved, saved
+from daskps.models import mf_saved, mf_setup, saved
 from daskps.models.factored import Factored
 from daskps.models.mf_als import ALSFactors
 from daskps.models.mf_sgd import SGDFactors
+from daskps.models.mf_start import going_on
 from daskps.models.mf_summary import Summary, check_ratings, summary
 from daskps.models.mf_users import UserRows
 from daskps.models.parameters import _one_of, _optional, _real, _whole, absolute, check_parameters
@@ -78,8 +78,9 @@ class MatrixFactorization(Recommender, BaseEstimator):
         Passes over the ratings.
     tol
         Stop when the loss of `n_iter_no_change` passes in a row was not better than the best before
-        by `tol`; None never stops early. The loss is half the mean squared error (of ``"sgd"``
-        each rating's before it was learnt from), with implicit loss the objective by ratings.
+        by `tol`; None never stops early. The loss is half the mean squared error, of held-out
+        ratings if `fit` is given some, else of the training data (with ``"sgd"`` each rating's
+        before it was learnt from); with implicit loss the objective by ratings.
     n_iter_no_change
         See `tol`.
     cg_steps
@@ -96,8 +97,15 @@ class MatrixFactorization(Recommender, BaseEstimator):
         Bound for ``"ssp"``, >= 1.
     duplicates
         What to do with several ratings of one pair: ``"error"``, ``"last"`` or ``"mean"``.
+    warm_start
+        Whether `fit` goes on from the factors of the fit before, of the users and items that it
+        knew, rather than from the beginning. Steps begin as long as in a first fit.
     random_state
         Seed of initial factors and of the order of visits.
+    user_store
+        Path or URL where the factors of users are left, for as many users as no process should
+        hold: the fitted model reads them from there, a chunk at a time, and `user_factors_` is
+        lazy. A fit replaces what the fit before left. None holds them in memory.
     checkpoint, checkpoint_every, keep, n_shards, replicas, progress
         As in `LogisticRegression`.
 
@@ -109,7 +117,8 @@ class MatrixFactorization(Recommender, BaseEstimator):
     mean_
         Mean rating; 0 with implicit loss.
     history_
-        `xarray.Dataset` over ``clock``: loss, samples, seconds, bytes, staleness.
+        `xarray.Dataset` over ``clock``: loss, samples, seconds, bytes, staleness; with an
+        `eval_set`, ``eval_loss``.
     n_iter_
         Passes that were finished.
     stop_reason_
@@ -171,7 +180,9 @@ class MatrixFactorization(Recommender, BaseEstimator):
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,
         duplicates: Literal["error", "last", "mean"] = "error",
+        warm_start: bool = False,
         random_state: int | None = 0,
+        user_store: str | os.PathLike[str] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | str | None = None,
         keep: int = 2,
@@ -194,7 +205,9 @@ class MatrixFactorization(Recommender, BaseEstimator):
         self.consistency = consistency
         self.staleness = staleness
         self.duplicates = duplicates
+        self.warm_start = warm_start
         self.random_state = random_state
+        self.user_store = user_store
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
         self.keep = keep
@@ -223,6 +236,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         X: Any,
         y: None = None,
         *,
+        eval_set: Any = None,
         resume: bool = False,
         callback: ClockCallback | None = None,
         detach: bool | str = False,
@@ -238,6 +252,10 @@ class MatrixFactorization(Recommender, BaseEstimator):
             a `Dataset`, or the path of one.
         y
             Not used; there for scikit-learn's sake.
+        eval_set
+            Held-out ratings, as `X`, of which half the mean squared error is measured after each
+            pass: ``history_.eval_loss``, and `tol` looks at it. Those of users or items that are
+            not in `X` do not count. Squared loss only.
         resume, callback, detach
             As in `LogisticRegression.fit`.
 
@@ -251,18 +269,23 @@ class MatrixFactorization(Recommender, BaseEstimator):
             If `checkpoint` holds cuts of another run.
         """
         check_parameters(self)
-        self._check_together()
+        mf_setup.check_together(self)
         if detach:
-            return start_detached(self, detach, resume, callback, {"X": X})
+            return start_detached(self, detach, resume, callback, {"X": X, "eval_set": eval_set})
         ratings = as_ratings(X, duplicates=self.duplicates)
+        held_out = mf_setup.held_out(self, eval_set, ratings)
         found = summary(ratings.dataset)
         check_ratings(found, implicit=self.loss == "implicit")
-        model = self._to_train(ratings.dataset, found)
-        users = UserRows(ratings.dataset, self.n_factors, model.user_rows)
+        before = mf_setup.before(self)
+        tol = self.tol if held_out is None else None
+        model = mf_setup.to_train(self, ratings.dataset, found, warm=before is not None, tol=tol)
+        users = UserRows(ratings.dataset, self.n_factors, model.user_rows, self.user_store)
         outcome = run_training(
             model,
             ratings.dataset,
             self._options(model.n_clocks, resume, callback),
+            held_out=held_out,
+            start=None if before is None else going_on(model, before, ratings),
             collect=users.take,
             client=current_client(),
         )
@@ -273,57 +296,6 @@ class MatrixFactorization(Recommender, BaseEstimator):
         return self
 
     # -- training ----------------------------------------------------------------------------
-
-    @property
-    def _solver(self) -> str:
-        return self.solver or ("als" if self.loss == "implicit" else "sgd")
-
-    def _check_together(self) -> None:
-        """Refuse parameters that contradict each other, or would not be looked at."""
-        name = f"{type(self).__name__}(loss={self.loss!r}"
-        if self.loss == "implicit" and self._solver == "sgd":
-            raise ValueError(f"{name}, solver='sgd'); expected solver='als', which sees all pairs.")
-        if self.loss == "implicit" and self.biases:
-            raise ValueError(f"{name}, biases=True); expected biases=False or None.")
-        if self._solver == "als" and self.consistency != "bsp":
-            raise ValueError(
-                f"{name}, solver='als', consistency={self.consistency!r}); expected "
-                "consistency='bsp': each half needs all of the other one."
-            )
-
-    def _to_train(self, dataset: Dataset, found: Summary) -> SGDFactors | ALSFactors:
-        seed = int(np.random.SeedSequence(self.random_state).generate_state(1)[0])
-        biases = self.loss == "squared" if self.biases is None else bool(self.biases)
-        if self._solver == "als":
-            implicit = self.loss == "implicit"
-            return ALSFactors(
-                n_items=dataset.n_features,
-                n_factors=self.n_factors,
-                biases=biases,
-                implicit=implicit,
-                reg=float(self.reg),
-                confidence=float(self.confidence),
-                center=0.0 if implicit else found.mean,
-                cg_steps=self.cg_steps,
-                init_scale=float(self.init_scale),
-                seed=seed,
-                tol=self.tol,
-                patience=self.n_iter_no_change,
-            )
-        return SGDFactors(
-            n_items=dataset.n_features,
-            n_factors=self.n_factors,
-            biases=biases,
-            eta=float(self.learning_rate),
-            reg=float(self.reg),
-            center=found.mean,
-            unit=found.unit,
-            n_passes=self.max_iter,
-            n_blocks=dataset.n_partitions,
-            discount=self.consistency != "bsp",
-            init_scale=float(self.init_scale),
-            seed=seed,
-        )
 
     def _options(self, clocks: int, resume: bool, callback: ClockCallback | None) -> RunOptions:
         return RunOptions(
@@ -356,7 +328,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         ids = {"users": ratings.users, "items": ratings.items}
         biases = {"user_bias": users.bias, "item_bias": bias}
         self._factored = Factored(
-            P=users.P, Q=Q, center=model.center, counts=found.counts, **ids, **biases
+            P=users.finish(), Q=Q, center=model.center, counts=found.counts, **ids, **biases
         )
         self._ratings = ratings
         self.history_ = outcome.ledger.to_xarray()

@@ -169,7 +169,8 @@ class ALSFactors:
     def step(self, data: ALSData, server: StepServer) -> Mapping[str, float]:
         """Add up what items need, or solve for users."""
         before = server.state()
-        X = self._begin(data, server.partition) if before is None else before[USERS]
+        n_users = len(data.entries.indptr) - 1
+        X = self._begin(n_users, server.partition) if before is None else before[USERS]
         clock = server.clock % self.n_clocks
         if clock <= self.cg_steps:
             return self._for_items(data, server, X, begin=clock == 0)
@@ -188,12 +189,30 @@ class ALSFactors:
         bias = rows[:, k].copy() if self.biases else np.zeros(len(rows), np.float32)
         return np.ascontiguousarray(rows[:, :k]), bias
 
-    def evaluate(self, data: ALSData, server: StepServer) -> Mapping[str, float]:
-        """Refuse: what is known of users is with the partitions of the training data alone."""
-        raise AssertionError("held-out ratings are evaluated by the estimator")
+    def item_tables(self, Q: F32, bias: F32) -> dict[str, F32]:
+        """Return what tables hold of items that are known from another fit."""
+        return {ITEMS: np.column_stack([Q, bias]) if self.biases else Q}
 
-    def _begin(self, data: ALSData, partition: int) -> F32:
-        X = np.zeros((len(data.entries.indptr) - 1, self._padded), np.float32)
+    def user_state(self, partition: int, P: F32, bias: F32, known: NDArray[np.bool_]) -> Arrays:
+        """Return what a partition keeps of users of whom some are known from another fit."""
+        X = self._begin(len(P), partition)
+        X[known, : self.n_factors] = P[known]
+        if self.biases:
+            X[known, self.n_factors] = bias[known]
+        return {USERS: X}
+
+    def evaluate(self, data: ALSData, server: StepServer) -> Mapping[str, float]:
+        """Return half the sum of squared errors over held-out ratings of a partition's users."""
+        assert not self.implicit, "what did not happen is no rating to be held out"
+        (pulled,), _ = server.pull([data.keysets[ITEMS]])
+        V, of, kept = self._rows(pulled), data.entries, server.state()
+        X = self._begin(len(of.indptr) - 1, server.partition) if kept is None else kept[USERS]
+        targets = data.values - V[of.items, self.n_factors] if self.biases else data.values
+        loss = self._loss(of, targets, self._with_ones(V), X)
+        return {"loss": loss, "samples": float(len(of.items))}
+
+    def _begin(self, n_users: int, partition: int) -> F32:
+        X = np.zeros((n_users, self._padded), np.float32)
         rng = np.random.default_rng([self.seed, 1, partition])
         shape = (len(X), self.n_factors)
         X[:, : self.n_factors] = rng.standard_normal(shape, np.float32) * self._deviation

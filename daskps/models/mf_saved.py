@@ -15,11 +15,11 @@ from daskps.data import Dataset, Partition, vocabulary
 from daskps.data.format import Manifest
 from daskps.data.ratings import Ratings
 from daskps.data.sources import MemorySource
+from daskps.models import user_rows
 from daskps.models.factored import Factored
 from daskps.models.saved import write_array
 
 _FACTORED = {
-    "user_factors": ("P", ("user", "factor")),
     "item_factors": ("Q", ("item", "factor")),
     "user_bias": ("user_bias", ("user",)),
     "item_bias": ("item_bias", ("item",)),
@@ -29,6 +29,7 @@ _FACTORED = {
 
 def write(group: zarr.Group, model: Factored, ratings: Ratings | None) -> dict[str, Any]:
     """Write a model's arrays; return what must be known to read them."""
+    user_rows.write(group, user_rows.NAME, model.P)
     for name, (field, dims) in _FACTORED.items():
         write_array(group, name, getattr(model, field), dims)
     about: dict[str, Any] = {"mean": model.center, "seen": ratings is not None}
@@ -48,13 +49,22 @@ def read(group: zarr.Group, about: dict[str, Any]) -> tuple[Factored, Ratings | 
     arrays = {field: _all(group, name) for name, (field, _) in _FACTORED.items()}
     users = vocabulary.read(group, "user", about["users"])
     items = vocabulary.read(group, "item", about["items"])
-    model = Factored(users=users, items=items, center=about["mean"], **arrays)
+    P = _user_factors(group[user_rows.NAME])
+    model = Factored(users=users, items=items, center=about["mean"], P=P, **arrays)
     if not about["seen"]:
         return model, None
     indptr, columns = _all(group, "seen_indptr"), _all(group, "seen_item")
     part = Partition(indptr, columns, None, None, None, len(items))
     manifest = Manifest(n_partitions=1, n_rows=len(users), nnz=len(columns), n_features=len(items))
     return model, Ratings(Dataset(manifest, MemorySource([part], None)), users, items)
+
+
+LARGE = 2**28
+"""Bytes of factors of users from which on they are left in the store."""
+
+
+def _user_factors(array: Any) -> user_rows.Rows:
+    return user_rows.StoredRows(array) if array.nbytes > LARGE else np.asarray(array[...])
 
 
 def _all(group: zarr.Group, name: str) -> NDArray[Any]:

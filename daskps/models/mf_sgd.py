@@ -80,6 +80,8 @@ class SGDFactors:
         Standard deviation of an initial product of a user and an item, roughly, in units.
     seed
         Of initial factors and of the order of visits.
+    warm
+        Whether the run goes on from the factors of another: then all of them learn at once.
     """
 
     n_items: int
@@ -94,6 +96,7 @@ class SGDFactors:
     discount: bool
     init_scale: float
     seed: int
+    warm: bool = False
 
     @property
     def n_clocks(self) -> int:
@@ -121,8 +124,11 @@ class SGDFactors:
         return float(math.sqrt(self.init_scale) / self.n_factors**0.25)
 
     def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> BlockData:
-        """Return all ratings of a partition as one block."""
-        return self.cut(partition, 0, 1, placements)[0]
+        """Return all ratings of a partition as one block, in any order."""
+        (block,) = self._blocks(partition, 1)
+        keyset, local = localise(placements[ITEMS], block.items)
+        keysets = tuple(replace(keyset, table=t.name) for t in self.tables())
+        return BlockData(replace(block, items=local), partition.n_rows, keysets)
 
     def cut(
         self,
@@ -132,28 +138,32 @@ class SGDFactors:
         placements: Mapping[str, Placement],
     ) -> Sequence[BlockData]:
         """Return the blocks of items in the order in which this partition visits them."""
-        columns = partition.indices.astype(np.uint32, copy=False)
         seed = int(np.random.SeedSequence([self.seed, 2, number]).generate_state(1)[0])
-        blocks = mf.blocks(
-            *(partition.indptr, columns, partition.values, clocks_per_pass),
-            center=self.center,
-            unit=self.unit,
-            seed=seed,
-        )
+        blocks = self._blocks(partition, clocks_per_pass)
         order = [(number + s) % clocks_per_pass for s in range(clocks_per_pass)]
-        return [self._located(blocks[b], partition.n_rows, placements) for b in order]
+        return [self._located(blocks[b], partition.n_rows, placements, seed + b) for b in order]
 
-    def _located(self, block: mf.Block, n_users: int, places: Mapping[str, Placement]) -> BlockData:
-        keyset, local = localise(places[ITEMS], block.items)
+    def _blocks(self, partition: Partition, n: int) -> list[mf.Block]:
+        columns = partition.indices.astype(np.uint32, copy=False)
+        arrays = (partition.indptr, columns, partition.values)
+        return mf.blocks(*arrays, n, center=self.center, unit=self.unit)
+
+    def _located(
+        self, block: mf.Block, n_users: int, places: Mapping[str, Placement], seed: int
+    ) -> BlockData:
+        # no item of another block: what happens to it in another task must not happen here too
+        keyset, local = localise(places[ITEMS], block.items, exact=self.n_blocks > 1)
         keysets = tuple(replace(keyset, table=t.name) for t in self.tables())
-        return BlockData(replace(block, items=local), n_users, keysets)
+        visits = mf.in_order(block, local, mf.padded(self.n_factors), seed)
+        return BlockData(visits, n_users, keysets)
 
     def step(self, data: BlockData, server: StepServer) -> Mapping[str, float]:
         """Visit the ratings of a block; keep the users, push what changed of the items."""
         pulled, _ = server.pull(data.keysets)
         Q, side = self._items(pulled, server)
         before = server.state() or self._begin(data.n_users, server.partition)
-        P, beside = before[USERS].copy(), before[BESIDE].copy()
+        P, beside = mf.rows(*before[USERS].shape), before[BESIDE].copy()
+        P[:] = before[USERS]
         number, slice_ = divmod(server.clock, self.n_blocks)
         if number and not slice_:  # at a barrier every item is in one task's hands
             mf.forget(beside)
@@ -161,7 +171,7 @@ class SGDFactors:
         response = np.zeros((len(Q), 2), np.float32) if self.discount else None
         squares = mf.sgd(
             *(data.ratings, self._rule(number), P, Q, beside, side),
-            all_factors=number > 0 or self.n_passes == 1,
+            all_factors=number > 0 or self.n_passes == 1 or self.warm,
             response=response,
         )
         n = len(data.ratings.ratings)
@@ -182,9 +192,26 @@ class SGDFactors:
         root = np.float32(math.sqrt(self.unit))
         return values[ITEMS] * root, bias * np.float32(self.unit)
 
+    def item_tables(self, Q: F32, bias: F32) -> dict[str, F32]:
+        """Return what tables hold of items that are known from another fit."""
+        found = {ITEMS: Q / np.float32(math.sqrt(self.unit))}
+        return found | ({ITEM_BIAS: bias[:, None] / np.float32(self.unit)} if self.biases else {})
+
+    def user_state(self, partition: int, P: F32, bias: F32, known: NDArray[np.bool_]) -> Arrays:
+        """Return what a partition keeps of users of whom some are known from another fit."""
+        state = self._begin(len(P), partition)
+        state[USERS][known, : self.n_factors] = P[known] / np.float32(math.sqrt(self.unit))
+        if self.biases:
+            state[BESIDE][known, mf.BIAS] = bias[known] / np.float32(self.unit)
+        return state
+
     def evaluate(self, data: BlockData, server: StepServer) -> Mapping[str, float]:
-        """Refuse: what is known of users is with the partitions of the training data alone."""
-        raise AssertionError("held-out ratings are evaluated by the estimator")
+        """Return half the sum of squared errors over held-out ratings of a partition's users."""
+        pulled, _ = server.pull(data.keysets)
+        kept = server.state() or self._begin(data.n_users, server.partition)
+        Q, side = self._items(pulled, server)
+        squares = mf.squares(data.ratings, kept[USERS], Q, kept[BESIDE], side)
+        return {"loss": squares / 2 * self.unit**2, "samples": float(len(data.ratings.ratings))}
 
     def _rule(self, number: int) -> mf.Rule:
         eta = self.eta * (1 - 0.9 * number / max(1, self.n_passes - 1))
@@ -193,7 +220,7 @@ class SGDFactors:
 
     def _begin(self, n_users: int, partition: int) -> Arrays:
         """Return the users of a partition before the first step."""
-        P = np.zeros((n_users, mf.padded(self.n_factors)), np.float32)
+        P = mf.rows(n_users, mf.padded(self.n_factors))
         rng = np.random.default_rng([self.seed, 1, partition])
         shape = (n_users, self.n_factors)
         P[:, : self.n_factors] = rng.standard_normal(shape, np.float32) * self._deviation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from daskps.data import Dataset, from_arrays
 from daskps.data.ratings import Ratings, first_users, numbered
+from daskps.models import user_rows as stored
 from daskps.models.factored import Factored
+from daskps.models.user_rows import UserStore
 from daskps.server.messages import Arrays
 
 F32 = NDArray[np.float32]
@@ -30,24 +33,35 @@ class UserRows:
         Numbers of a user.
     rows
         What a partition's state means.
+    store
+        Where factors go, a partition at a time; None keeps them in memory.
     """
 
-    def __init__(self, dataset: Dataset, n_factors: int, rows: Rows) -> None:
+    def __init__(
+        self, dataset: Dataset, n_factors: int, rows: Rows, store: str | os.PathLike[str] | None
+    ) -> None:
         self._dataset = dataset
         self._rows = rows
         self._first = first_users(dataset)
-        self.P = np.zeros((int(self._first[-1]), n_factors), np.float32)
-        self.bias = np.zeros(len(self.P), np.float32)
+        n = int(self._first[-1])
+        self._store = None if store is None else UserStore(store, n, n_factors)
+        self._P: Any = np.zeros((n, n_factors), np.float32) if store is None else None
+        self.bias = np.zeros(n, np.float32)
 
     def take(self, partition: int, state: Arrays) -> None:
         """Take the rows of one partition; users without ratings stay at zero."""
         if not state:  # a run of no clocks
             return
         own = slice(self._first[partition], self._first[partition + 1])
-        self.P[own], self.bias[own] = self._rows(state)
-        part = self._dataset.partition(partition)
-        empty = np.flatnonzero(np.diff(part.indptr) == 0) + self._first[partition]
-        self.P[empty] = self.bias[empty] = 0
+        P, bias = self._rows(state)
+        rated = np.diff(self._dataset.partition(partition).indptr) > 0
+        self.bias[own] = np.where(rated, bias, 0)
+        into = self._P if self._store is None else self._store.array
+        into[own] = np.where(rated[:, None], P, 0)
+
+    def finish(self) -> stored.Rows:
+        """Return the factors of all users: an array, or where they are stored."""
+        return self._P if self._store is None else self._store.finish()
 
 
 def fold_in(

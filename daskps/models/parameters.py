@@ -31,6 +31,10 @@ def _whole(low: int) -> Callable[[Any], bool]:
     return check
 
 
+def _place(x: Any) -> bool:
+    return isinstance(x, (str, os.PathLike)) and bool(os.fspath(x))
+
+
 def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda x: x is None or check(x)
 
@@ -63,16 +67,14 @@ def _class_weight(x: Any) -> bool:
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fit_intercept": (_boolean, "True or False"),
     "warm_start": (_boolean, "True or False"),
+    "user_store": (_optional(_place), "a path, a URL or None"),
     "progress": (_optional(_boolean), "True, False or None"),
     "random_state": (_optional(_whole(0)), "an integer >= 0 or None"),
     "class_weight": (
         _optional(_class_weight),
         "None, 'balanced' or a dict from classes to finite factors >= 0",
     ),
-    "checkpoint": (
-        _optional(lambda x: isinstance(x, (str, os.PathLike)) and bool(os.fspath(x))),
-        "a path, a URL or None",
-    ),
+    "checkpoint": (_optional(_place), "a path, a URL or None"),
     "alpha": (_real(0, math.inf), "a finite number >= 0"),
     "factor_alpha": (_real(0, math.inf), "a finite number >= 0"),
     "init_scale": (_real(0, math.inf, open_low=True), "a finite number > 0"),

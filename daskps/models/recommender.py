@@ -11,7 +11,6 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,6 +21,7 @@ from daskps.models.factored import Factored, Unknown
 from daskps.models.lists import ListMaker, SeenBy, framed, lazily
 from daskps.models.mf_users import fold_in, renumbered
 from daskps.models.shown import Shown
+from daskps.models.user_rows import StoredRows
 
 
 class Recommender(Shown):
@@ -40,8 +40,9 @@ class Recommender(Shown):
 
     @property
     def user_factors_(self) -> xr.DataArray:
-        """Factors of users, (user, factor), with ids as coordinates."""
-        return _labelled(self._model().P, "user", self._model().users)
+        """Factors of users, (user, factor), with ids as coordinates; lazy if they are stored."""
+        P = self._model().P
+        return _labelled(P.lazy() if isinstance(P, StoredRows) else P, "user", self._model().users)
 
     @property
     def item_factors_(self) -> xr.DataArray:
@@ -264,7 +265,7 @@ class Recommender(Shown):
         return self._ratings.dataset
 
 
-def _labelled(values: NDArray[Any], dim: str, ids: Any) -> xr.DataArray:
+def _labelled(values: Any, dim: str, ids: Any) -> xr.DataArray:
     dims = (dim, "factor")[: values.ndim]
     labels = np.empty(len(ids), object)
     labels[:] = list(ids)

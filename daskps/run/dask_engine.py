@@ -359,7 +359,7 @@ class DaskEngine(Engine):
         futures = [
             self._client.submit(
                 dask_worker.evaluate,
-                *(data, plan, clock, layout),
+                *(data, plan, i, clock, layout),
                 key=_key("evaluate", plan.run, i, clock, layout.generation),
                 pure=False,
             )

@@ -237,6 +237,8 @@ def work(
     worker.log_event(TOPIC, message)
 
 
-def evaluate(data: Prepared, plan: Plan, clock: int, layout: Layout) -> dict[str, float]:
+def evaluate(
+    data: Prepared, plan: Plan, partition: int, clock: int, layout: Layout
+) -> dict[str, float]:
     """Task: evaluate one held-out partition."""
-    return dict(run_evaluation(plan, data, clock, layout, _transport(plan)))
+    return dict(run_evaluation(plan, data, partition, clock, layout, _transport(plan)))

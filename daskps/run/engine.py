@@ -367,7 +367,8 @@ class Engine(ABC):
             partitions = self.layout.partitions_of(ref.shard)
             kwargs |= {"store": self.store, "cut": cut, "partitions": partitions}
         elif self._state is not None:
-            kwargs["start"] = self._state.of(self.layout.slots_of(ref.shard), self.plan.server)
+            here = self.layout.slots_of(ref.shard), self.layout.partitions_of(ref.shard)
+            kwargs["start"] = self._state.of(*here, self.plan.server)
         return ref, "restore", kwargs
 
     def _clocks_of(self, cut: str | None) -> dict[int, int]:

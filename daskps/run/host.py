@@ -121,7 +121,7 @@ class ShardHost:
         clocks: Mapping[int, int],
         store: str | None = None,
         cut: str | None = None,
-        start: tuple[float, Frozen] | None = None,
+        start: tuple[float, Frozen, Mapping[int, Arrays]] | None = None,
         partitions: Sequence[int] = (),
     ) -> None:
         """Load the slots of `cut`, or the rows of `start`, or initial values.

@@ -195,8 +195,8 @@ class InProcessEngine(Engine):
     def _evaluate(self, clock: int) -> None:
         layout = self.layout
         futures = [
-            self._pool.submit(run_evaluation, self.plan, data, clock, layout, self._transport)
-            for data in self._held_out
+            self._pool.submit(run_evaluation, self.plan, data, i, clock, layout, self._transport)
+            for i, data in enumerate(self._held_out)
         ]
         try:
             parts = [f.result(timeout=self.recovery_timeout) for f in futures]

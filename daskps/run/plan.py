@@ -97,7 +97,11 @@ class Model(Protocol):
         ...
 
     def evaluate(self, data: Any, server: StepServer) -> Mapping[str, float]:
-        """Return the sums ``loss`` and ``samples`` over prepared rows, pushing nothing."""
+        """Return the sums ``loss`` and ``samples`` over prepared rows, pushing nothing.
+
+        Where partitions keep state, the server's is that of the training data's partition of the
+        same number: held-out rows stand where their training rows do.
+        """
         ...
 
 

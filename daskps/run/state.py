@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from daskps.server.layout import Layout
+from daskps.server.messages import Arrays
 from daskps.server.shard import Frozen
+from daskps.server.slot import TableSlot
 from daskps.server.spec import ServerSpec
+
+Known = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""Values of all rows of a table, (n_rows, width), and which of them are known, (n_rows,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +24,8 @@ class State:
 
     samples: float
     tables: Frozen
+    kept: Callable[[int], Arrays] | None = None
+    """What a partition begins with, by its number; made when it is sent, not before."""
 
     @classmethod
     def gather(cls, layout: Layout, parts: Mapping[int, tuple[float, Frozen]]) -> State:
@@ -27,6 +37,40 @@ class State:
         # shards without slots have seen nothing
         seen = [parts[s][0] for s in parts if layout.slots_of(s)]
         return cls(min(seen), tables)
+
+    @classmethod
+    def begin(
+        cls,
+        spec: ServerSpec,
+        values: Mapping[str, Known],
+        kept: Callable[[int], Arrays] | None = None,
+    ) -> State:
+        """Return the state of a run of `spec` that has seen nothing, but for some rows.
+
+        Parameters
+        ----------
+        spec
+            Of range tables.
+        values
+            By table; other rows and tables begin as they would.
+        kept
+            See `State`.
+        """
+        tables: Frozen = {}
+        for name, place in spec.placements().items():
+            update, width = place.spec.updater, place.spec.width
+            tables[name] = {}
+            for slot in place.used(range(spec.n_slots)):
+                rows = TableSlot(place, slot).rows
+                if name in values:
+                    every, known = values[name]
+                    keys = place.slot_keys(slot)
+                    own = np.flatnonzero(known[keys])
+                    fresh = np.zeros((len(own), update.n_fields, width), update.dtype)
+                    update.init(fresh, every[keys[own]].astype(np.float64))
+                    rows[own] = fresh
+                tables[name][slot] = None, rows
+        return cls(0.0, tables, kept)
 
     def fits(self, spec: ServerSpec) -> bool:
         """Return whether a run of `spec` can start from this: same tables, fields and slots."""
@@ -42,10 +86,13 @@ class State:
             for t, place in ((t, spec.placements()[t.name]) for t in spec.tables)
         )
 
-    def of(self, slots: Sequence[int], spec: ServerSpec) -> tuple[float, Frozen]:
-        """Return the part that a shard with `slots` holds; it may change the rows."""
+    def of(
+        self, slots: Sequence[int], partitions: Sequence[int], spec: ServerSpec
+    ) -> tuple[float, Frozen, Mapping[int, Arrays]]:
+        """Return what a shard with `slots` holds, the home of `partitions`; it may change it."""
         parts: Frozen = {}
         for name, place in spec.placements().items():
             entries = {s: self.tables[name][s] for s in place.used(slots)}
             parts[name] = {s: (keys, rows.copy()) for s, (keys, rows) in entries.items()}
-        return self.samples, parts
+        kept = {} if self.kept is None else {p: self.kept(p) for p in partitions}
+        return self.samples, parts, kept

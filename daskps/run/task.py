@@ -16,6 +16,7 @@ from daskps.server.client import ParameterClient, Transport
 from daskps.server.keys import KeySet
 from daskps.server.layout import Layout
 from daskps.server.messages import Arrays
+from daskps.server.states import LATEST
 
 
 @functools.cache
@@ -123,6 +124,14 @@ class _BoundServer:
             )
 
 
+class _Watching(_BoundServer):
+    """`StepServer` of an evaluation, while no step runs: in SSP partitions may be ahead of it."""
+
+    def state(self) -> Arrays | None:
+        self._check_stateful()
+        return self._client.state(partition=self.partition, clock=LATEST)
+
+
 def run_task(
     plan: Plan, data: Prepared, partition: int, clock: int, layout: Layout, transport: Transport
 ) -> dict[str, float]:
@@ -148,11 +157,11 @@ def run_task(
 
 
 def run_evaluation(
-    plan: Plan, data: Prepared, clock: int, layout: Layout, transport: Transport
+    plan: Plan, data: Prepared, partition: int, clock: int, layout: Layout, transport: Transport
 ) -> Mapping[str, float]:
     """Evaluate one prepared partition of the held-out dataset at the state of `clock`."""
     client = ParameterClient(plan.server, layout, transport)
-    server = _BoundServer(plan, client, transport.buffers, 0, clock)
+    server = _Watching(plan, client, transport.buffers, partition, clock)
     with _pools().limit(limits=1):
         return _figures(plan.model.evaluate(data.slices[0], server))
 

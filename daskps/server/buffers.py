@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+LINE = 64
+"""Bytes of a line of the processor's cache; arrays begin where one does."""
+
 
 class Buffers:
     """Scratch memory of a process, by thread and purpose."""
@@ -29,7 +32,9 @@ class Buffers:
         held = self._held.get(key)
         # much smaller needs get memory of their own, so that one large task does not keep it
         if held is None or not size <= held.nbytes <= 4 * size + 4096:
-            held = self._held[key] = np.empty(size, np.uint8)
+            spare = np.empty(size + LINE, np.uint8)
+            first = -spare.ctypes.data % LINE
+            held = self._held[key] = spare[first : first + size]
         return held[:size].view(dtype).reshape(shape)
 
     def forget(self) -> None:

@@ -89,7 +89,9 @@ def row_numbers(placement: Placement, keyset: KeySet) -> NDArray[np.int64]:
     return np.concatenate(slots)
 
 
-def localise(placement: Placement, indices: NDArray[Any]) -> tuple[KeySet, NDArray[np.uint32]]:
+def localise(
+    placement: Placement, indices: NDArray[Any], *, exact: bool = False
+) -> tuple[KeySet, NDArray[np.uint32]]:
     """Return the key set of `indices` and their positions in it.
 
     Parameters
@@ -98,11 +100,13 @@ def localise(placement: Placement, indices: NDArray[Any]) -> tuple[KeySet, NDArr
         Of the table that the indices name rows of.
     indices
         Keys with repetitions, shape (nnz,), uint32 or uint64.
+    exact
+        Whether no row may be asked for that is not among them.
 
     Returns
     -------
     keyset
-        The distinct keys, or all rows where most of them are touched.
+        The distinct keys, or all rows where most of them are touched and `exact` is not given.
     local
         Position in the key set of each index, shape (nnz,), uint32.
     """
@@ -116,7 +120,7 @@ def localise(placement: Placement, indices: NDArray[Any]) -> tuple[KeySet, NDArr
         bounds, keys, local = _localise.by_map(indices, n_rows, *placement.division)
     else:
         bounds, keys, local = _localise.by_hashing(indices, *placement.division)
-    if len(keys) >= DENSE_SHARE * n_rows:
+    if len(keys) >= DENSE_SHARE * n_rows and not exact:
         whole = whole_table(placement)
         _localise.all_rows(indices, whole.bounds, placement.block, placement.n_slots, local)
         return whole, local

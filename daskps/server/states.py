@@ -11,6 +11,9 @@ from collections.abc import Mapping
 
 from daskps.server.messages import Arrays
 
+LATEST = 2**62
+"""Clock by which to ask for the last state, whichever clock that is of."""
+
 
 class States:
     """States of some partitions; not thread-safe, the shard that holds them has the lock."""

@@ -17,12 +17,12 @@ def ratings(n_users: int, n_items: int, n: int, seed: int = 0) -> sp.csr_array:
     return sp.csr_array((values, np.divmod(keys, n_items)), shape=(n_users, n_items))
 
 
-def cut(X: sp.csr_array, n_blocks: int, seed: int = 0) -> list[mf.Block]:
+def cut(X: sp.csr_array, n_blocks: int) -> list[mf.Block]:
     arrays = (X.indptr.astype(np.int64), X.indices.astype(np.uint32), X.data)
-    return mf.blocks(*arrays, n_blocks, center=0.5, unit=2.0, seed=seed)
+    return mf.blocks(*arrays, n_blocks, center=0.5, unit=2.0)
 
 
-def test_blocks_hold_every_rating_once_scaled_and_shuffled_inside_tiles() -> None:
+def test_blocks_hold_every_rating_once_scaled() -> None:
     X = ratings(300, 40, 3000)
     found = cut(X, 3)
     assert [set(b.items % 3) for b in found] == [{0}, {1}, {2}]
@@ -30,14 +30,25 @@ def test_blocks_hold_every_rating_once_scaled_and_shuffled_inside_tiles() -> Non
     for b in found:
         assert not back[b.users, b.items].any()
         back[b.users, b.items] = b.ratings * 2.0 + 0.5
-        tiles = b.users // 64
-        assert (np.diff(tiles.astype(int)) >= 0).all()
-        assert (np.diff(b.users.astype(int)) < 0).any()
+        assert (np.diff(b.users.astype(int)) >= 0).all()
     np.testing.assert_allclose(back, X.toarray(), atol=1e-6)
-    other = cut(X, 3, seed=1)
-    assert not np.array_equal(found[0].users, other[0].users)
-    again = cut(X, 3)
-    assert all(np.array_equal(a.users, b.users) for a, b in zip(found, again, strict=True))
+
+
+def test_visits_go_by_run_of_items_and_tile_of_users_and_else_by_chance() -> None:
+    (block,) = cut(ratings(300, 40, 3000), 1)
+    width = mf.RUN_BYTES // (4 * 16)  # runs of 16 items
+    found = mf.in_order(block, block.items, width, 0)
+
+    def sorted_rows(b: mf.Block) -> list[tuple[int, int, float]]:
+        return sorted(zip(b.users.tolist(), b.items.tolist(), b.ratings.tolist(), strict=True))
+
+    assert sorted_rows(found) == sorted_rows(block)
+    place = found.items // 16 * 1000 + found.users // 64
+    assert (np.diff(place.astype(int)) >= 0).all()
+    assert (np.diff(found.users[place == 0].astype(int)) < 0).any()
+    same, other = (mf.in_order(block, block.items, width, seed) for seed in (0, 1))
+    np.testing.assert_array_equal(found.items, same.items)
+    assert not np.array_equal(found.items, other.items)
 
 
 def reference_sgd(
@@ -64,11 +75,15 @@ def reference_sgd(
     return total
 
 
+@pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize(
     ("k", "biases", "all_factors"), [(5, True, True), (20, True, False), (20, False, True)]
 )
-def test_sgd_is_that_of_the_equations(k: int, biases: bool, all_factors: bool) -> None:
+def test_sgd_is_that_of_the_equations(
+    k: int, biases: bool, all_factors: bool, merged: bool
+) -> None:
     rng, (block,) = np.random.default_rng(1), cut(ratings(30, 20, 250), 1)
+    block = mf.in_order(block, block.items, mf.padded(k), 1)
     rule = mf.Rule(k, 0.1, 0.03, 0.05, biases)
 
     def start(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,13 +94,24 @@ def test_sgd_is_that_of_the_equations(k: int, biases: bool, all_factors: bool) -
     (P, SP), (Q, SQ) = start(30), start(20)
     wide = [a.astype(np.float64)[:, : k if a.shape[1] > 4 else 4] for a in (P, Q, SP, SQ)]
     response, expected = np.zeros((20, 2), np.float32), np.zeros((20, 2))
-    total = mf.sgd(block, rule, P, Q, SP, SQ, all_factors=all_factors, response=response)
+    how = {"all_factors": all_factors, "response": response if merged else None}
+    total = mf.sgd(block, rule, P, Q, SP, SQ, **how)
     want = reference_sgd(block, rule, *wide, all_factors, expected)
     assert total == pytest.approx(want, rel=1e-4)
+    if not merged:
+        expected[:] = 0
     for got, ref in zip((P[:, :k], Q[:, :k], SP, SQ, response), (*wide, expected), strict=True):
         np.testing.assert_allclose(got, ref, rtol=2e-3, atol=2e-5)
     assert not P[:, k:].any()
     assert not Q[:, k:].any()
+
+
+def test_rows_begin_where_lines_of_the_cache_do() -> None:
+    for n in (1, 3, 1000):
+        found = mf.rows(n, 32)
+        assert found.shape == (n, 32)
+        assert found.ctypes.data % mf.LINE == 0
+        assert not found.any()
 
 
 @pytest.mark.parametrize("implicit", [False, True])

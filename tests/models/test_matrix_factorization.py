@@ -103,10 +103,11 @@ def test_bits_depend_on_neither_threads_nor_shards(
     assert not other.item_factors_.equals(fitted.item_factors_)
 
 
+@pytest.mark.parametrize("n", [2, 5])
 def test_no_two_tasks_of_a_clock_hold_an_item_and_a_block_is_a_fair_share(
-    frames: tuple[pd.DataFrame, pd.DataFrame],
+    frames: tuple[pd.DataFrame, pd.DataFrame], n: int
 ) -> None:
-    dataset = read_ratings(frames[0], n_partitions=5).dataset
+    dataset = read_ratings(frames[0], n_partitions=n).dataset
     rotated = SGDFactors(
         n_items=ITEMS,
         n_factors=K,
@@ -117,16 +118,16 @@ def test_no_two_tasks_of_a_clock_hold_an_item_and_a_block_is_a_fair_share(
         center=3.0,
         unit=1.0,
         n_passes=1,
-        n_blocks=5,
+        n_blocks=n,
         init_scale=0.1,
         discount=False,
     )
-    places = ServerSpec(rotated.tables(), 16, 5, 0).placements()
-    cuts = [rotated.cut(dataset.partition(p), p, 5, places) for p in range(5)]
-    for clock in range(5):
+    places = ServerSpec(rotated.tables(), 16, n, 0).placements()
+    cuts = [rotated.cut(dataset.partition(p), p, n, places) for p in range(n)]
+    for clock in range(n):
         held = [set(held_items(blocks[clock].keysets[0], places[ITEM_FACTORS])) for blocks in cuts]
         assert sum(map(len, held)) == len(set().union(*held)) > ITEMS / 2
-        assert max(map(len, held)) <= 1.5 * ITEMS / 5
+        assert max(map(len, held)) <= 1.5 * ITEMS / n
     for blocks in cuts:  # every partition meets every item that its users rated
         assert sum(len(b.ratings.ratings) for b in blocks) in dataset.partition_nnz
 
