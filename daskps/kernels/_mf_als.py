@@ -20,42 +20,24 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskps.kernels._binary import FAST
+from daskps.kernels import _vectors
 from daskps.kernels._prefetch import prefetch
 from daskps.kernels._state import F32, Scalar
 
 _AHEAD = 8
 """Ratings between asking for a row and visiting it."""
 
-
-@functools.cache
-def _tools(width: int) -> tuple[Any, Any]:
-    """Return ``dot(a, b)`` and ``a += s b`` of vectors of `width` numbers."""
-    K = np.uint64(width)
-
-    @njit(inline="always")
-    def dot(a: F32, b: F32) -> Scalar:
-        s = np.float32(0)
-        for f in range(K):
-            s += a[f] * b[f]
-        return s
-
-    @njit(inline="always")
-    def add(a: F32, s: Scalar, b: F32) -> None:
-        for f in range(K):
-            a[f] += s * b[f]
-
-    return dot, add
+_R, _P, _Q = np.uint64(0), np.uint64(1), np.uint64(2)
+"""Rows of residual, direction, and its product with the matrix."""
 
 
 @functools.cache
 def users(width: int, implicit: bool) -> Any:
     """Return the loop that solves for users of `width` numbers; see `daskps.kernels.mf`."""
-    dot, add = _tools(width)
-    K = np.uint64(width)
-    zero = np.float32(0)
+    dot, add, project = _vectors.dot(width), _vectors.add(width), _vectors.project(width)
+    K, zero, one = np.uint64(width), np.float32(0), np.float32(1)
 
-    @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+    @njit(nogil=True, cache=True, error_model="numpy")
     def loop(
         indptr: NDArray[np.int64],
         items: NDArray[np.uint32],
@@ -65,49 +47,55 @@ def users(width: int, implicit: bool) -> Any:
         gram: F32,
         l2: Scalar,
         steps: int,
-        longest: int,
+        rows: F32,
+        W: F32,
         X: F32,
-    ) -> None:
-        rows = np.empty((longest, K), np.float32)
-        r, p, q = np.empty(K, np.float32), np.empty(K, np.float32), np.empty(K, np.float32)
+    ) -> float:
+        total = 0.0
         for u in range(np.uint64(X.shape[0])):
             first, last = np.uint64(indptr[u]), np.uint64(indptr[u + np.uint64(1)])
             n = last - first
-            x = X[u]
             if n == np.uint64(0):
-                x[:] = zero
+                X[u] = zero
                 continue
-            for t in range(n):
-                prefetch(Y, items[min(first + t + np.uint64(_AHEAD), last - np.uint64(1))])
-                rows[t] = Y[items[first + t]]
             own = l2 if implicit else l2 * np.float32(n)
-            for f in range(K):
-                r[f] = -own * x[f]
+            W[_R] = zero
+            add(W, _R, -own, X, u)
             if implicit:
                 for f in range(K):
-                    add(r, -x[f], gram[f])
+                    add(W, _R, -X[u, f], gram, f)
             for t in range(n):
-                c = weights[first + t] if implicit else np.float32(1)
-                add(r, targets[first + t] - c * dot(rows[t], x), rows[t])
-            p[:] = r
-            square = dot(r, r)
+                prefetch(Y, items[min(first + t + np.uint64(_AHEAD), last - np.uint64(1))])
+                i = items[first + t]
+                rows[t] = Y[i]
+                c = weights[first + t] if implicit else one
+                project(Y, i, X, u, W, _R, targets[first + t], c)
+            W[_P] = W[_R]
+            square = dot(W, _R, W, _R)
             for _ in range(steps):
                 if not square > np.float32(1e-20):
                     break
-                for f in range(K):
-                    q[f] = own * p[f]
+                W[_Q] = zero
+                add(W, _Q, own, W, _P)
                 if implicit:
                     for f in range(K):
-                        add(q, p[f], gram[f])
+                        add(W, _Q, W[_P, f], gram, f)
                 for t in range(n):
-                    c = weights[first + t] if implicit else np.float32(1)
-                    add(q, c * dot(rows[t], p), rows[t])
-                a = square / dot(p, q)
-                add(x, a, p)
-                add(r, -a, q)
-                before, square = square, dot(r, r)
+                    c = weights[first + t] if implicit else one
+                    project(rows, t, W, _P, W, _Q, zero, -c)
+                a = square / dot(W, _P, W, _Q)
+                add(X, u, a, W, _P)
+                add(W, _R, -a, W, _Q)
+                before, square = square, dot(W, _R, W, _R)
                 for f in range(K):
-                    p[f] = r[f] + square / before * p[f]
+                    W[_P, f] = W[_R, f] + square / before * W[_P, f]
+            for t in range(n):
+                s, r = dot(rows, t, X, u), targets[first + t]
+                if not implicit:
+                    total += np.float64(r - s) ** 2 / 2
+                elif r > zero:  # what happened has a target of 1 and the weight r
+                    total += np.float64(r) * np.float64(one - s) ** 2 - np.float64(s) ** 2
+        return total
 
     return loop
 
@@ -125,9 +113,10 @@ def items(width: int, implicit: bool, residual: bool) -> Any:
     residual
         Whether targets minus products are wanted, else products alone.
     """
-    dot, add = _tools(width)
+    project = _vectors.project(width)
+    zero, one = np.float32(0), np.float32(1)
 
-    @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+    @njit(nogil=True, cache=True, error_model="numpy")
     def loop(
         rows: NDArray[np.uint32],
         columns: NDArray[np.uint32],
@@ -140,12 +129,11 @@ def items(width: int, implicit: bool, residual: bool) -> Any:
         n = np.uint64(rows.size)
         for t in range(n):
             prefetch(X, rows[min(t + np.uint64(_AHEAD), n - np.uint64(1))])
-            x, i = X[rows[t]], columns[t]
-            s = dot(x, V[i])
-            if implicit:
-                s *= weights[t]
+            i = columns[t]
+            c = weights[t] if implicit else one
             if residual:
-                s = targets[t] - s
-            add(out[i], s, x)
+                project(X, rows[t], V, i, out, i, targets[t], c)
+            else:
+                project(X, rows[t], V, i, out, i, zero, -c)
 
     return loop

@@ -86,3 +86,33 @@ def scaled(
     for t in range(np.uint64(source.size)):
         v = np.float32(1) if values is None else values[source[t]]
         out[t] = (v - center) / unit
+
+
+@njit(nogil=True, cache=True)
+def by_item(indptr: NDArray[np.int64], items: NDArray[np.uint32], tile: int) -> NDArray[np.uint32]:
+    """Return the order of CSR entries by tile of `tile` rows and, in it, by item; then by row."""
+    n = indptr.size - 1
+    order, spare = np.empty(items.size, np.uint32), np.empty(items.size, np.uint32)
+    for t in range(np.uint64(items.size)):
+        order[t] = t
+    high = np.uint32(0)
+    for t in range(np.uint64(items.size)):
+        high = max(high, items[t])
+    at = np.empty(65537, np.int64)
+    for first in range(0, n, tile):
+        a, b = np.uint64(indptr[first]), np.uint64(indptr[min(first + tile, n)])
+        for shift in (np.uint32(0), np.uint32(16)):  # by one half of the number after the other
+            if shift and high < 65536:
+                break
+            at[:] = 0
+            for t in range(a, b):
+                at[((items[t] >> shift) & np.uint32(65535)) + np.uint32(1)] += 1
+            at[0] = a
+            for k in range(np.uint64(65536)):
+                at[k + np.uint64(1)] += at[k]
+            for t in range(a, b):
+                k = (items[order[t]] >> shift) & np.uint32(65535)
+                spare[at[k]] = order[t]
+                at[k] += 1
+            order[a:b] = spare[a:b]
+    return order

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.kernels import _mf_als, _mf_order, _mf_sgd
-from daskps.kernels._mf_visit import BIAS, LANES, N_SIDE, SUM
+from daskps.kernels._mf_visit import BIAS, N_SIDE, SUM
+from daskps.kernels._vectors import LANES
 
 F32 = NDArray[np.float32]
 
@@ -195,26 +196,30 @@ class Entries:
     """Where each user starts in `items`, shape (n_users + 1,)."""
     items: NDArray[np.uint32]
     """Positions of items, shape (n,)."""
-    order: NDArray[np.int64]
-    """The same entries by tile of users and, in it, by item, shape (n,)."""
+    values: F32
+    """Of the ratings, shape (n,)."""
     rows: NDArray[np.uint32]
-    """The user of each entry in that order, shape (n,)."""
+    """The user of each entry in the other order: by tile of users and, in it, by item; (n,)."""
     columns: NDArray[np.uint32]
     """Its item, shape (n,)."""
+    ordered: F32
+    """Its value, shape (n,)."""
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        arrays = (self.indptr, self.items, self.order, self.rows, self.columns)
+        arrays = (self.indptr, self.items, self.values, self.rows, self.columns, self.ordered)
         return sum(a.nbytes for a in arrays)
 
 
-def entries(indptr: NDArray[np.int64], items: NDArray[np.uint32], width: int) -> Entries:
+def entries(
+    indptr: NDArray[np.int64], items: NDArray[np.uint32], values: F32, width: int
+) -> Entries:
     """Return the ratings of CSR rows in both orders; rows of `width` numbers are to be visited."""
     rows = np.repeat(np.arange(len(indptr) - 1, dtype=np.uint32), np.diff(indptr))
     tile = max(1, TILE_BYTES // (4 * width))
-    order = np.lexsort((items, rows // np.uint32(tile)))
-    return Entries(indptr, items, order, rows[order], items[order])
+    order = _mf_order.by_item(_frozen(indptr), _frozen(items), tile)
+    return Entries(indptr, items, values, rows[order], items[order], values[order])
 
 
 TILE_BYTES = 2**19
@@ -224,7 +229,7 @@ TILE_BYTES = 2**19
 def solve_users(
     of: Entries, weights: F32 | None, targets: F32, Y: F32, gram: F32 | None, l2: float,
     steps: int, X: F32,
-) -> None:  # fmt: skip
+) -> float:  # fmt: skip
     """Solve for each user by conjugate gradients that start from its row of `X`.
 
     Parameters
@@ -246,6 +251,12 @@ def solve_users(
     X
         Rows of users, (n_users, width), changed in place.
 
+    Returns
+    -------
+    float
+        Half the sum of squared errors of the ratings; with implicit feedback what the pairs that
+        met add to the objective, beside what they add as all pairs do.
+
     References
     ----------
     Hu, Koren and Volinsky (2008), "Collaborative Filtering for Implicit Feedback Datasets",
@@ -258,7 +269,9 @@ def solve_users(
     w = _frozen(targets if weights is None else weights)
     G = np.zeros((0, 0), np.float32) if gram is None else gram
     arrays = (_frozen(of.indptr), _frozen(of.items), w, _frozen(targets), _frozen(Y), _frozen(G))
-    loop(*arrays, np.float32(l2), steps, longest, X)
+    width = X.shape[1]
+    room = rows(longest, width), rows(3, width)
+    return float(loop(*arrays, np.float32(l2), steps, *room, X))
 
 
 def item_sums(

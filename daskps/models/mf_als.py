@@ -49,14 +49,13 @@ class ALSData:
     """A partition's ratings and the key sets of its items."""
 
     entries: mf.Entries
-    values: F32
-    """Ratings as distances from the mean, or weights of counts, in the order of rows."""
+    """Values are ratings as distances from the mean, or weights of counts."""
     keysets: Mapping[str, KeySet]
 
     def __sizeof__(self) -> int:
         """Return the bytes held, so that Dask can account for them."""
         items = self.keysets[ITEMS].__sizeof__()
-        return self.entries.nbytes + self.values.nbytes + items
+        return self.entries.nbytes + items
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +152,8 @@ class ALSFactors:
         keysets = {t: KeySet(t, keyset.bounds, keyset.at) for t in (ITEMS, PUSHED, DIRECTION)}
         grams = (GRAM_ITEMS, GRAM_USERS) if self.implicit else ()
         keysets |= {t: whole_table(placements[t]) for t in grams}
-        entries = mf.entries(partition.indptr, local, self._padded)
-        return ALSData(entries, values.astype(np.float32, copy=False), keysets)
+        values = values.astype(np.float32, copy=False)
+        return ALSData(mf.entries(partition.indptr, local, values, self._padded), keysets)
 
     def cut(
         self,
@@ -207,12 +206,18 @@ class ALSFactors:
         (pulled,), _ = server.pull([data.keysets[ITEMS]])
         V, of, kept = self._rows(pulled), data.entries, server.state()
         X = self._begin(len(of.indptr) - 1, server.partition) if kept is None else kept[USERS]
-        targets = data.values - V[of.items, self.n_factors] if self.biases else data.values
-        loss = self._loss(of, targets, self._with_ones(V), X)
-        return {"loss": loss, "samples": float(len(of.items))}
+        Y, total = self._with_ones(V), 0.0
+        for start in range(0, len(of.rows), 2**16):
+            part = slice(start, start + 2**16)
+            i = of.columns[part]
+            e = of.ordered[part] - np.einsum("nk,nk->n", X[of.rows[part]], Y[i])
+            if self.biases:
+                e -= V[i, self.n_factors]
+            total += float((e.astype(np.float64) ** 2).sum()) / 2
+        return {"loss": total, "samples": float(len(of.items))}
 
     def _begin(self, n_users: int, partition: int) -> F32:
-        X = np.zeros((n_users, self._padded), np.float32)
+        X = mf.rows(n_users, self._padded)
         rng = np.random.default_rng([self.seed, 1, partition])
         shape = (len(X), self.n_factors)
         X[:, : self.n_factors] = rng.standard_normal(shape, np.float32) * self._deviation
@@ -226,14 +231,13 @@ class ALSFactors:
         keyset = data.keysets[ITEMS if begin else DIRECTION]
         (pulled,), _ = server.pull([keyset])
         V, of = self._rows(pulled), data.entries
-        out = np.zeros_like(V)
-        weights = data.values[of.order] if self.implicit else None
+        out = mf.rows(*V.shape)
+        weights = of.ordered if self.implicit else None
         targets = None
         if begin:
-            own = self._targets(data.values) if self.implicit else data.values
-            targets = own[of.order]
+            targets = self._targets(of.ordered) if self.implicit else of.ordered
             if self.biases:
-                targets -= X[of.rows, self.n_factors]
+                targets = targets - X[of.rows, self.n_factors]
         mf.item_sums(of, weights, targets, self._with_ones(X), V, out)
         pushed = out[:, : self.width]
         if not self.implicit:
@@ -259,7 +263,7 @@ class ALSFactors:
         rows = pulled[:, 0]
         if self.width == self._padded:
             return rows
-        wide = np.zeros((len(rows), self._padded), np.float32)
+        wide = mf.rows(len(rows), self._padded)
         wide[:, : self.width] = rows
         return wide
 
@@ -277,36 +281,24 @@ class ALSFactors:
         wanted = (ITEMS, GRAM_ITEMS) if self.implicit else (ITEMS,)
         (pulled, *grams), _ = server.pull([data.keysets[name] for name in wanted])
         V, of = self._rows(pulled), data.entries
-        X, gram = X.copy(), None
-        targets = self._targets(data.values) if self.implicit else data.values
+        before, gram = X, None
+        X = mf.rows(*before.shape)
+        X[:] = before
+        targets = self._targets(of.values) if self.implicit else of.values
         if self.biases:
             targets = targets - V[of.items, self.n_factors]
         if self.implicit:
             gram = np.zeros((self._padded, self._padded), np.float32)
             gram[: self.width, : self.width] = grams[0].reshape(self.width, self.width)
-        weights = data.values if self.implicit else None
+        weights = of.values if self.implicit else None
         Y = self._with_ones(V)
-        mf.solve_users(of, weights, targets, Y, gram, self.reg, self.cg_steps, X)
-        loss = self._loss(of, targets, Y, X)
+        loss = mf.solve_users(of, weights, targets, Y, gram, self.reg, self.cg_steps, X)
         server.keep({USERS: X})
         if self.implicit:
             server.push([data.keysets[GRAM_USERS]], [self._gram(X)], samples=0.0)
         else:
             server.push([], [], samples=0.0)
         return {"loss": loss, "samples": float(len(of.items))}
-
-    def _loss(self, of: mf.Entries, targets: F32, Y: F32, X: F32) -> float:
-        """Return the sum of squared errors, halved, or what of the objective pairs that met add."""
-        total, n = 0.0, len(of.rows)
-        for start in range(0, n, 2**16):
-            part = slice(start, start + 2**16)
-            s = np.einsum("nk,nk->n", X[of.rows[part]], Y[of.columns[part]]).astype(np.float64)
-            t = targets[of.order[part]].astype(np.float64)
-            if self.implicit:  # c (1 - s)^2 - s^2, where c = t, but 1 where nothing happened
-                total += float((np.where(t > 0, t, 1) * (np.sign(t) - s) ** 2 - s**2).sum())
-            else:
-                total += float(((t - s) ** 2).sum()) / 2
-        return total
 
     # -- turns -------------------------------------------------------------------------------
 

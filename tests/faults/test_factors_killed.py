@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,44 @@ def test_a_worker_dies_and_factors_are_the_same(tmp_path: Path, options: dict[st
         assert_clean(farm.scheduler)
     assert not pending
     assert bits(model) == bits(calm)
+
+
+RUNS = {1: 4, 2: 8, 3: 8}
+"""Runs by number of workers."""
+KINDS: list[dict[str, Any]] = [{"max_iter": 6}, {"loss": "implicit", "max_iter": 4}]
+
+
+def killed_run(farm: Farm, data: Ratings, seed: int, store: Path) -> list[bytes]:
+    """Return the bits of a fit in which a random worker dies at a random moment."""
+    chance, options = random.Random(seed), KINDS[seed % 2]
+    begin, timers = chance.randrange(1, 14), []
+
+    def arm(clock: int, loss: float) -> None:
+        if not timers and clock >= begin:
+            victim = chance.choice(sorted(farm.workers().values()))
+            timers.append(threading.Timer(chance.random() * 0.02, farm.kill, [victim]))
+            timers[0].start()
+
+    model = MatrixFactorization(8, checkpoint=store, checkpoint_every=3, **options)
+    model.fit(data, callback=arm)
+    timers[0].join(timeout=10)
+    assert_clean(farm.scheduler)
+    return bits(model)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_twenty_runs_with_a_kill_have_the_bits_of_a_calm_one(tmp_path: Path) -> None:
+    data = ratings()
+    calm = [bits(MatrixFactorization(8, **options).fit(data)) for options in KINDS]
+    seed, same = 0, []
+    for n_workers, runs in RUNS.items():
+        (tmp_path / str(n_workers)).mkdir()
+        with Farm(n_workers, tmp_path / str(n_workers)) as farm:
+            for _ in range(runs):
+                found = killed_run(farm, data, seed, tmp_path / f"{seed}.zarr")
+                same.append(found == calm[seed % 2])
+                farm.repair(n_workers)
+                seed += 1
+    print(f"\nbits of the calm run in {sum(same)} of {len(same)} runs with a kill")
+    assert all(same)

@@ -118,14 +118,16 @@ def test_rows_begin_where_lines_of_the_cache_do() -> None:
 def test_users_are_solved_for_and_items_get_their_sums(implicit: bool) -> None:
     rng, X = np.random.default_rng(2), ratings(40, 15, 300)
     k, l2, width = 6, 0.7, mf.padded(6)
-    of = mf.entries(X.indptr.astype(np.int64), X.indices.astype(np.uint32), width)
+    of = mf.entries(X.indptr.astype(np.int64), X.indices.astype(np.uint32), X.data, width)
+    order = np.lexsort((of.items, np.repeat(np.arange(40), np.diff(X.indptr)) // (2**19 // 64)))
+    np.testing.assert_array_equal(of.ordered, X.data[order])
     Y = np.zeros((15, width), np.float32)
     Y[:, :k] = rng.normal(size=(15, k))
     w = np.abs(X.data) if implicit else None
     t = 1 + w if w is not None else X.data
     gram = Y.T @ Y if implicit else None
     found = np.zeros((40, width), np.float32)
-    mf.solve_users(of, w, t, Y, gram, l2, 30, found)
+    loss = mf.solve_users(of, w, t, Y, gram, l2, 30, found)
     D = Y[:, :k].astype(np.float64)
     for u in range(40):
         own = slice(X.indptr[u], X.indptr[u + 1])
@@ -134,10 +136,14 @@ def test_users_are_solved_for_and_items_get_their_sums(implicit: bool) -> None:
         A += D.T @ D if implicit else 0
         np.testing.assert_allclose(found[u, :k], np.linalg.solve(A, R.T @ t[own]), atol=2e-3)
 
-    out, V = np.zeros_like(Y), Y
-    mf.item_sums(of, None if w is None else w[of.order], t[of.order], found, V, out)
     users, columns = np.repeat(np.arange(40), np.diff(X.indptr)), X.indices
-    s = np.einsum("nk,nk->n", found[users], V[columns]) * (1 if w is None else w)
+    s = np.einsum("nk,nk->n", found[users], Y[columns]).astype(float)
+    errors = (t - s) ** 2 / 2 if w is None else t * (1 - s) ** 2 - s**2
+    assert loss == pytest.approx(errors.sum(), rel=1e-4)
+
+    out, V = np.zeros_like(Y), Y
+    mf.item_sums(of, None if w is None else w[order], t[order], found, V, out)
+    s = s * (1 if w is None else w)
     expected = np.zeros_like(out, np.float64)
     np.add.at(expected, columns, ((t - s)[:, None] * found[users]).astype(np.float64))
     np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-3)
@@ -160,3 +166,14 @@ def test_lists_are_short_where_few_are_left() -> None:
     best, which = top_k(np.ones((1, 2), "f4"), np.ones((3, 2), "f4"), 5, all_but_one)
     assert which.tolist() == [[1, -1, -1, -1, -1]]
     assert np.isneginf(best[0, 1:]).all()
+
+
+def test_entries_are_sorted_by_tile_and_item_also_where_there_are_many_items() -> None:
+    X = ratings(5000, 200_000, 20_000)
+    width = mf.TILE_BYTES // (4 * 100)  # tiles of 100 users
+    of = mf.entries(X.indptr.astype(np.int64), X.indices.astype(np.uint32), X.data, width)
+    rows = np.repeat(np.arange(5000), np.diff(X.indptr))
+    order = np.lexsort((X.indices, rows // 100))
+    np.testing.assert_array_equal(of.rows, rows[order])
+    np.testing.assert_array_equal(of.columns, X.indices[order])
+    np.testing.assert_array_equal(of.ordered, X.data[order])

@@ -178,3 +178,19 @@ def test_a_store_of_users_holds_those_of_the_last_fit(
             model.save(place)
         with pytest.raises(FileExistsError, match="something else than factors of users"):
             mf(**SGD, user_store=place).fit(both[0])
+
+
+def test_parquet_and_dask_frames_are_trained_on_and_answered_lazily(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="dask.dataframe and Parquet need pyarrow")
+    import dask
+    import dask.dataframe as dd
+
+    table = frame()
+    table.to_parquet(tmp_path / "r.parquet")
+    plain = mf(**SGD, user_store=tmp_path / "u.zarr").fit(table)
+    for given in (dd.from_pandas(table, npartitions=3), tmp_path / "r.parquet"):
+        np.testing.assert_array_equal(mf(**SGD).fit(given).item_factors_, plain.item_factors_)
+    users = dd.from_pandas(pd.Series(np.arange(200)), npartitions=4)
+    with dask.config.set(scheduler="sync"):
+        lists = plain.recommend(users, k=3).compute().reset_index(drop=True)
+    pd.testing.assert_frame_equal(lists, plain.recommend(range(200), k=3))
