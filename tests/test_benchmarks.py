@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import lda, lr, lr_peers
+from benchmarks import lda, lr, lr_peers, mf
 from benchmarks._reference import Settings, load
 
 
@@ -140,3 +140,20 @@ def test_times_are_compared_with_those_of_the_best_peer() -> None:
     assert lr_peers.ratios(rows, 0.485) == {"ours": (2.0, "better", 5.0)}
     assert lr_peers.ratios(rows, 0.475) == {}
     assert lr_peers.ratios(rows[:1], 0.485)["ours"][2] == math.inf
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_factorisation_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    fields = np.dtype([("u", "<i4"), ("i", "<i4"), ("r", "<f4")])
+    for name, n in (("train", 3000), ("test", 300)):
+        rows = np.empty(n, fields)
+        rows["u"], rows["i"] = np.divmod(rng.choice(200 * 50, n, replace=False), 50)
+        rows["r"] = rng.integers(1, 6, n)
+        np.save(tmp_path / f"{name}.npy", rows)
+    files = ["--train", str(tmp_path / "train.npy"), "--test", str(tmp_path / "test.npy")]
+    mf.main([*files, "--passes", "2", "--implicit", "1", "--lists", "50"])
+    shown = capsys.readouterr().out
+    assert "M ratings/s a pass, test RMSE" in shown
+    assert "implicit feedback, daskps" in shown

@@ -15,7 +15,7 @@ def train(task: Task, settings: Settings) -> Iterator[Point]:
     from pyspark.ml.classification import LogisticRegression
 
     _, judged = task.matrices()
-    session = _session()
+    session = spark_session()
     try:
         reader = session.read.format("libsvm").option("numFeatures", str(task.n_features))
         where = f"file://{_text(task).absolute()}"  # as_uri would write %2B for +
@@ -33,7 +33,8 @@ def train(task: Task, settings: Settings) -> Iterator[Point]:
         session.stop()
 
 
-def _session() -> Any:
+def spark_session() -> Any:
+    """Return a session on as many threads as every peer has."""
     from pyspark.sql import SparkSession
 
     options = {

@@ -7,9 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskps.kernels._state import F32, Scalar
-
-_RUN = 16
-"""Scores that are compared with the least one kept at once."""
+from daskps.kernels._vectors import LANES, above
 
 
 @njit(nogil=True, cache=True)
@@ -40,23 +38,22 @@ def offer(scores: F32, start: Scalar, best: F32, which: NDArray[np.int64]) -> No
 
     Columns must be offered in ascending order: of equal scores the first one stays.
     """
-    k, m = best.shape[1], scores.shape[1]
-    for row in range(scores.shape[0]):
+    k, m, run = np.uint64(best.shape[1]), np.uint64(scores.shape[1]), np.uint64(LANES)
+    one = np.uint64(1)
+    for row in range(np.uint64(scores.shape[0])):
         s, kept, names = scores[row], best[row], which[row]
-        least = kept[k - 1]
-        for first in range(0, m, _RUN):
-            stop = min(first + _RUN, m)
-            largest = s[first]
-            for c in range(first, stop):
-                largest = max(largest, s[c])
-            if not largest > least:
+        least = kept[k - one]
+        for first in range(np.uint64(0), m, run):
+            stop = min(first + run, m)
+            # nearly all runs have nothing to offer
+            if stop - first == run and not above(scores, row, first, least):
                 continue
             for c in range(first, stop):
                 if not s[c] > least:
                     continue
-                at = k - 1
-                while at > 0 and s[c] > kept[at - 1]:
-                    kept[at], names[at] = kept[at - 1], names[at - 1]
-                    at -= 1
-                kept[at], names[at] = s[c], start + c
-                least = kept[k - 1]
+                at = k - one
+                while at > np.uint64(0) and s[c] > kept[at - one]:
+                    kept[at], names[at] = kept[at - one], names[at - one]
+                    at -= one
+                kept[at], names[at] = s[c], np.int64(start) + np.int64(c)
+                least = kept[k - one]

@@ -184,3 +184,22 @@ def dot(width: int) -> Any:
         return types.float32(A, a, B, b), codegen
 
     return intrinsic(product)
+
+
+def _above(typing_context: Any, scores: Any, number: Any, at: Any, least: Any) -> Any:
+    """Return whether any of the `LANES` numbers of a row from column `at` on is above `least`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors, word = Vectors(builder), ir.IntType(64)
+        start = row(context, builder, signature.args[0], args[0], args[1])
+        column = args[2] if args[2].type == word else builder.zext(args[2], word)
+        numbers = vectors.load(builder.add(start, builder.mul(column, word(4))), LANES)
+        larger = builder.fcmp_ordered(">", numbers, vectors.spread(args[3], LANES))
+        bits = ir.IntType(LANES)
+        return builder.icmp_unsigned("!=", builder.bitcast(larger, bits), bits(0))
+
+    return types.boolean(scores, number, at, types.float32), codegen
+
+
+above: Any = intrinsic(_above)
+"""``above(scores, row, at, least)``, in compiled code."""

@@ -5,6 +5,7 @@ Owns containers of questions and answers; scores and what tops the lists are mad
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,26 +23,52 @@ from daskps.data.ratings import first_users
 from daskps.models.answers import LARGE
 from daskps.models.factored import Factored, Unknown
 
+HELD = 2**29
+"""Bytes in memory of what users have rated, beyond the last partition that was read."""
 COLUMNS = ("user", "item", "score", "rank")
 
 
-@dataclass(frozen=True, slots=True)
 class SeenBy:
-    """What the users of a dataset have rated."""
+    """What the users of a dataset have rated.
 
-    dataset: Dataset
+    The last partitions that were read are kept: lists are asked for in the order of users.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._first = first_users(dataset)
+        self._held: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> Any:
+        return SeenBy, (self.dataset,)
 
     def __call__(self, users: NDArray[np.int64]) -> Any:
         """Return CSR rows, one for each of `users`, which are numbers."""
-        first = first_users(self.dataset)
-        owner = np.searchsorted(first, users, side="right") - 1
+        owner = np.searchsorted(self._first, users, side="right") - 1
         order, parts = np.argsort(owner, kind="stable"), []
         for p in np.unique(owner):
-            rows = self.dataset.partition(int(p)).to_scipy()
-            parts.append(rows[users[owner == p] - first[p]])
+            parts.append(self._rows(int(p))[users[owner == p] - self._first[p]])
+        if len(parts) == 1:
+            return parts[0]
         back = np.empty(len(users), np.int64)
         back[order] = np.arange(len(users))
         return scipy.sparse.vstack(parts, format="csr")[back]
+
+    def _rows(self, partition: int) -> Any:
+        with self._lock:  # others would read the same partition
+            if partition not in self._held:
+                part = self.dataset.partition(partition)
+                arrays = (np.ones(part.nnz, np.bool_), part.indices, part.indptr)
+                shape = (part.n_rows, part.n_features)
+                self._held[partition] = scipy.sparse.csr_array(arrays, shape=shape)
+                while len(self._held) > 1 and sum(map(_nbytes, self._held.values())) > HELD:
+                    del self._held[next(iter(self._held))]
+            return self._held[partition]
+
+
+def _nbytes(rows: Any) -> int:
+    return int(rows.data.nbytes + rows.indices.nbytes + rows.indptr.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
