@@ -14,7 +14,7 @@ from daskps.models.user_rows import Rows
 from daskps.run.launch import N_SLOTS
 from daskps.run.state import State
 from daskps.server.messages import Arrays
-from daskps.server.shard import ServerSpec
+from daskps.server.spec import ServerSpec
 
 F32 = NDArray[np.float32]
 
