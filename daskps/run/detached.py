@@ -164,6 +164,8 @@ def start_detached(
     # as a worker in another folder can use them
     estimator, key = copy.copy(estimator), driver.key_of(chosen)
     estimator.checkpoint = store = _anywhere(estimator.checkpoint)
+    if getattr(estimator, "user_store", None) is not None:
+        estimator.user_store = _anywhere(estimator.user_store)
     if key in client.list_datasets():
         raise ValueError(
             f"a run of the name {chosen!r} is on the cluster; choose another name, or "

@@ -105,9 +105,9 @@ def test_a_warm_fit_goes_on(both: tuple[Ratings, Ratings], options: dict[str, An
     model.fit(train, eval_set=test)
     warm = model.history_.eval_loss.dropna("clock").values
     assert warm[0] < cold[0] * 0.8
-    assert warm[-1] < cold[-1] * 1.05
-    anew = mf(**options).fit(train).fit(train, eval_set=test)
-    np.testing.assert_allclose(anew.history_.eval_loss.dropna("clock").values[0], cold[0], rtol=0.1)
+    if "consistency" not in options:  # with a barrier the same data give the same bits
+        anew = mf(**options).fit(train).fit(train, eval_set=test)
+        np.testing.assert_array_equal(anew.history_.eval_loss.dropna("clock").values, cold)
 
 
 @pytest.mark.parametrize("options", [SGD, ALS])
