@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from cluster_tools import (
     PATIENCE,
     Farm,
@@ -18,7 +20,7 @@ from cluster_tools import (
     stop_group,
     wait_until,
 )
-from distributed import Client
+from distributed import Client, LocalCluster
 
 import daskps
 from daskps import DetachedRun, LogisticRegression
@@ -132,3 +134,26 @@ def test_without_a_cluster_there_is_nowhere_to_go(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("daskps.run.detached.current_client", lambda: None)
     with pytest.raises(RunFailed, match="outlives this process"):
         LogisticRegression().fit("x.zarr", detach=True)
+
+
+@pytest.mark.parametrize("which", [pytest.param("topics", marks=pytest.mark.slow), "factors"])
+def test_every_estimator_can_be_detached(which: str) -> None:
+    rng = np.random.default_rng(0)
+    counts = sp.csr_array(rng.poisson(0.3, (60, 20)).astype(np.float32))
+    clf: Any = daskps.MatrixFactorization(2, max_iter=2, random_state=0)
+    if which == "topics":
+        clf = daskps.LatentDirichletAllocation(3, max_iter=2, random_state=0)
+    options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "threads_per_worker": 2}
+    with (
+        LocalCluster(n_workers=1, processes=False, **options) as cluster,
+        Client(cluster),
+    ):
+        here = copy.copy(clf).fit(counts)
+        run = clf.fit(counts, detach=True)
+        model = run.result(timeout=PATIENCE)
+        run.forget()
+    assert not hasattr(clf, "n_iter_")
+    for name in ("topic_word_counts_", "item_factors_"):
+        if hasattr(model, name):
+            assert abs(getattr(model, name) - getattr(here, name)).sum() == 0
+    assert model.n_iter_ == here.n_iter_
