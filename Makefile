@@ -4,6 +4,7 @@
 #   make test                   all tests but the slow ones
 #   make slow                   the slow ones
 #   make lint                   ruff, mypy and the import contracts
+#   make notebooks              run the example notebooks, with what they show in build/notebooks
 #   make floors                 the tests on the oldest versions that pyproject.toml allows
 #   make clean                  remove .venv and what the tools left
 #
@@ -18,7 +19,7 @@ PYTEST_ARGS ?=
 PARALLEL ?= -n 2 --dist worksteal
 BIN := .venv/bin
 
-.PHONY: help demo test slow lint floors clean
+.PHONY: help demo test slow lint notebooks floors clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,7 +31,7 @@ demo: .venv/.installed-dashboard
 test: .venv/.installed-dashboard .venv/.installed-test
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
-slow: .venv/.installed-dashboard .venv/.installed-test
+slow: .venv/.installed-dashboard .venv/.installed-test .venv/.installed-ssh
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: .venv/.installed-dev
@@ -38,6 +39,9 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+notebooks: .venv/.installed-dashboard .venv/.installed-jupyter
+	$(BIN)/jupyter nbconvert --execute --to html --output-dir build/notebooks examples/*.ipynb
 
 # Every ">=" becomes "=="; the extra of linters is left out, its tools are not what is tested.
 FLOORS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

@@ -25,6 +25,7 @@ __all__ = [  # noqa: F405
     "MatrixFactorization",
     "Ratings",
     "attach",
+    "dashboard",
     "errors",
     "from_arrays",
     "from_texts",

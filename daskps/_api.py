@@ -24,6 +24,7 @@ from daskps.models.regression import LinearRegression
 from daskps.models.saved import load
 from daskps.models.svm import LinearSVC
 from daskps.models.topics import LatentDirichletAllocation
+from daskps.monitor.link import dashboard
 from daskps.run.detached import DetachedRun, attach
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "MatrixFactorization",
     "Ratings",
     "attach",
+    "dashboard",
     "errors",
     "from_arrays",
     "from_texts",

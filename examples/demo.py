@@ -57,15 +57,20 @@ def docstrings_of(node: Any) -> Iterator[str]:
             yield from docstrings_of(child)
 
 
-def docstrings_in(package: str) -> list[str]:
-    """Return docstrings of a package from its source files; nothing of it is imported."""
+def sources_of(package: str) -> list[Path]:
+    """Return the source files of an installed package, shuffled; nothing of it is imported."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return []
     files = [f for f in sorted(Path(spec.origin).parent.rglob("*.py")) if "tests" not in f.parts]
     random.Random(0).shuffle(files)
+    return files
+
+
+def docstrings_in(package: str) -> list[str]:
+    """Return docstrings of a package from its source files."""
     found: dict[str, None] = {}
-    for file in files:
+    for file in sources_of(package):
         try:
             texts = docstrings_of(ast.parse(file.read_bytes()))
             found.update((t, None) for t in texts if len(t.split()) >= MIN_WORDS)

@@ -218,6 +218,14 @@ def test_the_command_of_dask_does_not_wait_for_daskps() -> None:
     assert {"numpy", "numba", "distributed", "sklearn", "zarr"}.isdisjoint(loaded)
 
 
+def test_importing_daskps_takes_no_time_beyond_that_of_distributed() -> None:
+    code = (
+        "import time, distributed; start = time.process_time(); import daskps;"
+        " print(time.process_time() - start)"
+    )
+    assert float(run_python(code)) < 1.0
+
+
 def test_everything_public_is_imported_together() -> None:
     import daskps
     from daskps import _api

@@ -44,7 +44,15 @@ def workers(client: Any) -> Check:
 def versions(client: Any) -> Check:
     """Compare what client, scheduler and workers run."""
     mine = version_table()
-    theirs = {"scheduler": client.run_on_scheduler(version_table), **_run(client, version_table)}
+    try:
+        theirs = {"scheduler": client.run_on_scheduler(version_table)}
+        theirs |= _run(client, version_table)
+    except ImportError as error:
+        return Check(
+            "versions",
+            False,
+            f"the scheduler or a worker cannot load daskps ({error}). Install the same everywhere.",
+        )
     off = [
         f"{name} of {where} is {found.get(name)!r}, here {wanted!r}"
         for where, found in theirs.items()
@@ -71,9 +79,13 @@ def clocks(client: Any) -> Check:
 
 def ports(client: Any) -> Check:
     """Let every worker connect to the data port of every other one."""
-    from daskps.run.dask_worker import DaskpsWorker
+    from daskps.errors import RunFailed
+    from daskps.run import plugins
 
-    client.register_plugin(DaskpsWorker())
+    try:
+        plugins.register(client)
+    except RunFailed as error:
+        return Check("ports", False, str(error))
     doors = _run(client, door_of)
     silent = {w: d for w, d in doors.items() if d is None}
     if silent:
@@ -129,11 +141,17 @@ def _paths(client: Any, name: str, store: str, seen: dict[str, Any]) -> Check:
 def memory(client: Any, job: Any) -> Check:
     """Compare what a job takes with the workers' memory."""
     from daskps.cli.job import estimator_class
-    from daskps.run.size import planned
+    from daskps.errors import NotEnoughMemory
+    from daskps.run.size import check_fits, planned
 
     need = planned(lambda: estimator_class(job.model)(**job.parameters).fit(job.data))
-    limit = sum(w["memory_limit"] for w in _infos(client).values())
+    limits = {address: w["memory_limit"] for address, w in _infos(client).items()}
+    limit = sum(limits.values())
     said = f"about {need}"
+    try:
+        check_fits(need, limits, job.parameters.get("n_shards"))
+    except NotEnoughMemory as error:
+        return Check("memory", False, f"{said}: {error}")
     if not limit:
         return Check("memory", True, f"{said}; the workers have no limit")
     good = need.nbytes <= SPARE * limit

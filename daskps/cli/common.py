@@ -98,7 +98,14 @@ def errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
-    except (DataError, FileNotFoundError, FileExistsError, ValueError, TypeError) as error:
+    except (
+        DataError,
+        FileNotFoundError,
+        FileExistsError,
+        ValueError,
+        TypeError,
+        ImportError,
+    ) as error:
         _end(f"error: {error}", REFUSED)
     except (DaskpsError, OSError) as error:  # TimeoutError is one
         _end(f"{type(error).__name__}: {error}", FAILED)

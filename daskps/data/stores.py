@@ -75,6 +75,11 @@ def open_group(store: Any) -> zarr.Group:
             f"{name!r} holds no Zarr group; expected a dataset made by daskps.read_svmlight "
             "or daskps.from_arrays."
         ) from error
+    except ImportError as error:
+        raise ImportError(
+            f"{name!r} cannot be opened ({error}); install the package for this kind of URL here "
+            "and on all workers: pip install 'daskps[remote]' has that for s3://, or gcsfs, adlfs."
+        ) from error
 
 
 class Target:

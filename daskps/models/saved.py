@@ -219,7 +219,9 @@ def load(store: str | os.PathLike[str]) -> Any:
     try:
         group = zarr.open_group(where, mode="r", zarr_format=3)
     except (OSError, ValueError, KeyError) as error:
-        raise FileNotFoundError(f"no saved model at {where!r}: {error}") from error
+        raise FileNotFoundError(
+            f"no saved model at {where!r} ({error}); check the path, or make one with save()."
+        ) from error
     manifest = _manifest(group, where)
     if manifest.kind not in _KINDS:
         raise DatasetFormatError(

@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
@@ -44,6 +45,9 @@ class RunView:
     happened: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=POINTS))
     """(time in ms, what)."""
 
+    latency: dict[str, float] = field(default_factory=dict)
+    """Mean milliseconds of an answer of the shards on each worker, of late."""
+
     def take(self, message: dict[str, Any], now: float) -> None:
         """Take newer figures; `now` is in seconds."""
         clock, before = message["clock"], self.latest
@@ -55,8 +59,15 @@ class RunView:
             seconds = max(1e-3, now - before["at"])
             moved = [(message[n] - before[n]) / seconds for n in ("pulled", "pushed")]
             self.rates.append((1e3 * now, *moved))
+            self._wait(message["waits"], before["waits"])
         self.happened.extend((1e3 * now, what) for what in message["happened"])
         self.latest = {**message, "at": now}
+
+    def _wait(self, waits: Mapping[str, Sequence[float]], before: Mapping[str, Any]) -> None:
+        for worker, (n, seconds) in waits.items():
+            n_before, seconds_before = before.get(worker, (0, 0.0))
+            if n > n_before:
+                self.latency[worker] = 1e3 * (seconds - seconds_before) / (n - n_before)
 
 
 class DaskpsDashboard(SchedulerPlugin):
@@ -95,10 +106,8 @@ class Publisher:
 
     def __init__(self, client: Client) -> None:
         self._client: Any = client
-        if client not in _known:
-            with contextlib.suppress(OSError, TimeoutError):  # the engine says what is wrong
-                client.register_plugin(DaskpsDashboard())
-                _known.add(client)
+        with contextlib.suppress(OSError, TimeoutError, ImportError):  # the engine says what it is
+            _register(client)
 
     def __call__(self, figures: Figures) -> None:
         """Send the figures."""
@@ -107,6 +116,25 @@ class Publisher:
     async def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(Exception):  # what is shown must not disturb what is trained
             await self._client.scheduler.log_event(topic=TOPIC, msg=message)
+
+
+def _register(client: Client) -> None:
+    if client not in _known:
+        client.register_plugin(DaskpsDashboard())
+        _known.add(client)
+
+
+def serve(client: Client) -> bool:
+    """Have the page served from now on; return whether the scheduler has a dashboard for it."""
+    _register(client)
+    return bool(client.run_on_scheduler(_serves))
+
+
+def _serves(dask_scheduler: Scheduler) -> bool:
+    """Return whether the page is there; runs on the scheduler."""
+    served: Any = getattr(dask_scheduler, "http_application", None)
+    found = [getattr(app, "app_paths", ()) for app in getattr(served, "applications", [])]
+    return any("/daskps" in paths for paths in found)
 
 
 async def dask_setup(scheduler: Scheduler) -> None:

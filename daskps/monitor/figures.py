@@ -35,6 +35,8 @@ class Figures:
     pushed: float = 0.0
     rate: float = 0.0
     """Samples a second, of late."""
+    waits: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By worker: answers of its shards to tasks elsewhere since the start, and their seconds."""
     slots: dict[str, int] = field(default_factory=dict)
     """Slots that shards hold, by worker."""
     workers: int = 0
@@ -101,11 +103,14 @@ class Watch:
     def _note(self, told: ev.Event | ev.Action) -> None:
         figures = self.figures
         match told:
-            case ev.TaskDone(_, metrics, worker):
+            case ev.TaskDone(_, metrics, worker, waits):
                 figures.samples += metrics.get("samples", 0.0)
                 figures.pulled += metrics.get("pulled_bytes", 0.0)
                 figures.pushed += metrics.get("pushed_bytes", 0.0)
                 self._seen.add(worker)
+                for holder, (n, seconds) in waits.items():
+                    before = figures.waits.get(holder, (0.0, 0.0))
+                    figures.waits[holder] = (before[0] + n, before[1] + seconds)
             case ev.CutPublished(cut):
                 figures.cut = cut
                 figures.happened.append(f"checkpoint {cut}")

@@ -43,6 +43,17 @@ class Collector:
                 for latest in told:
                     metric.add_metric([latest["run"], latest["model"]], float(latest[name]))
                 yield metric
+        answers = CounterMetricFamily(
+            "daskps_answers", "Answers of a worker's shards", labels=["run", "worker"]
+        )
+        waited = CounterMetricFamily(
+            "daskps_answer_seconds", "Time until they came", labels=["run", "worker"]
+        )
+        for latest in told:
+            for worker, (n, seconds) in latest["waits"].items():
+                answers.add_metric([latest["run"], worker], n)
+                waited.add_metric([latest["run"], worker], seconds)
+        yield from (answers, waited)
         lag = GaugeMetricFamily(
             "daskps_partition_clock", "Finished clocks of a partition", labels=["run", "partition"]
         )

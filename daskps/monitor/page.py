@@ -35,6 +35,7 @@ class Page:
         self.clock_data = ColumnDataSource({"partition": [], "clock": [], "color": []})
         self.rate_data = ColumnDataSource({"time": [], "pulled": [], "pushed": []})
         self.slot_data = ColumnDataSource({"worker": [], "slots": []})
+        self.latency_data = ColumnDataSource({"worker": [], "latency": []})
         self.event_data = ColumnDataSource({"time": [], "kind": [], "what": [], "color": []})
         self.loss = _plot("Training loss by clock", "clock", "loss")
         self.loss.line("clock", "loss", source=self.loss_data, line_width=2)
@@ -49,6 +50,10 @@ class Page:
         self.rates.legend.location = "top_left"
         self.slots = _plot("Slots of each worker", "slots", "", y_range=[])
         self.slots.hbar(y="worker", right="slots", height=0.7, source=self.slot_data)
+        self.latency = _plot("Answers of the shards on each worker", "milliseconds", "", y_range=[])
+        self.latency.hbar(
+            y="worker", right="latency", height=0.7, color="#2ca02c", source=self.latency_data
+        )
         self.events = _plot(
             "Checkpoints and recoveries",
             "",
@@ -63,8 +68,8 @@ class Page:
     @property
     def root(self) -> Any:
         """All of it, as one element."""
-        rows = (row(self.loss, self.clocks), row(self.rates, self.slots), self.events)
-        wide = [r if r is self.events else _stretched(r) for r in rows]
+        pairs = ((self.loss, self.clocks), (self.rates, self.slots), (self.events, self.latency))
+        wide = [_stretched(row(*pair)) for pair in pairs]
         return column(self.summary, *wide, sizing_mode="stretch_width")
 
     def update(self) -> None:
@@ -86,6 +91,11 @@ class Page:
         if list(self.slots.y_range.factors) != workers:
             self.slots.y_range.factors = workers
         self.slot_data.data = {"worker": workers, "slots": [latest["slots"][w] for w in workers]}
+        holders = sorted(w for w in view.latency if w in latest["slots"])
+        if list(self.latency.y_range.factors) != holders:
+            self.latency.y_range.factors = holders
+        latency = [view.latency[w] for w in holders]
+        self.latency_data.data = {"worker": holders, "latency": latency}
         kinds = [_kind(what) for _, what in view.happened]
         self.event_data.data = {
             **_columns(("time", "what"), view.happened),
@@ -174,7 +184,7 @@ def add(scheduler: Scheduler, runs: Runs) -> None:
     if not theirs or any("/daskps" in app.app_paths for app in theirs):
         return
     docs: dict[str, Callable[..., None]] = {"/daskps": partial(page_doc, runs)}
-    for name in ("loss", "clocks", "rates", "slots", "events"):
+    for name in ("loss", "clocks", "rates", "slots", "latency", "events"):
         docs[f"/individual-daskps-{name}"] = partial(plot_doc, name, runs)
     variables = template_variables(scheduler)
     if "daskps" not in variables["pages"]:

@@ -19,11 +19,11 @@ from msgspec.structs import replace
 
 from daskps.data import Dataset
 from daskps.errors import RunFailed, RunTimeout, ShardLost
-from daskps.run import dask_data, dask_worker
+from daskps.run import dask_data, dask_worker, plugins
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
 from daskps.run.dask_calls import Caller
-from daskps.run.dask_hub import DaskpsScheduler, Hub, expel, shard_key
+from daskps.run.dask_hub import Hub, expel, shard_key
 from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
@@ -81,8 +81,7 @@ class DaskEngine(Engine):
         self._client = client
         n, self.one_each = n_shards or self._count_workers(), n_shards is None
         super().__init__(plan, n, dataset.partition_rows.tolist(), checkpoints)
-        client.register_plugin(DaskpsScheduler())
-        self._register_on_workers()
+        plugins.register(client)
         self._caller = Caller(self._rpc)
         self._tasks: dict[int, tuple[Future[Any], int]] = {}
         self._futures: dict[int, Future[Any]] = {}
@@ -95,14 +94,6 @@ class DaskEngine(Engine):
                 self._held_out = self._load(held_out, held_out=True)
         except BaseException:
             self._close()
-            raise
-
-    def _register_on_workers(self) -> None:
-        try:
-            self._client.register_plugin(dask_worker.DaskpsWorker())
-        except RunFailed:
-            with contextlib.suppress(Exception):  # else the next fit would take it as registered
-                self._client.unregister_worker_plugin(dask_worker.DaskpsWorker.name)
             raise
 
     def _count_workers(self) -> int:
@@ -264,8 +255,8 @@ class DaskEngine(Engine):
     def _news(self, message: Mapping[str, Any]) -> None:
         """Take news on the client's event loop."""
         if "token" in message:
-            token, metrics = message["token"], message["metrics"]
-            self._inbox.put(lambda: self._finished(token, metrics, message["worker"]))
+            token, *figures = (message[n] for n in ("token", "metrics", "worker", "waits"))
+            self._inbox.put(lambda: self._finished(token, ev.TaskDone(token, *figures)))
         elif "leaving" in message:
             self.post(ev.WorkerLeaving(message["leaving"]))
         elif "joined" in message:
@@ -275,9 +266,9 @@ class DaskEngine(Engine):
             self._caller.lose(address)
             self._inbox.put(lambda: loss_of(self, address))
 
-    def _finished(self, token: int, metrics: Mapping[str, float], worker: str) -> ev.Event:
+    def _finished(self, token: int, done: ev.TaskDone) -> ev.Event:
         self._drop(token)
-        return ev.TaskDone(token, metrics, worker)
+        return done
 
     # -- tasks -------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from distributed.comm import get_address_host
 from distributed.protocol import to_serialize
 from distributed.utils import parse_ports
 
+from daskps import __version__
 from daskps.data import Dataset, Partition
 from daskps.errors import RunFailed, ShardLost
 from daskps.run import events as ev
@@ -53,14 +54,24 @@ class DaskpsWorker(WorkerPlugin):
     name = "daskps"
     idempotent = True
 
+    def __init__(self) -> None:
+        self.version = __version__
+        """Of the client's daskps: an instance travels with what it holds, not with its class."""
+
     def setup(self, worker: Worker) -> None:
         """Install the handler.
 
         Raises
         ------
         RunFailed
-            If this version of distributed has no such handlers.
+            If this worker has another version of daskps, or one of distributed without such
+            handlers.
         """
+        if self.version != __version__:
+            raise RunFailed(
+                f"worker {worker.address} has daskps {__version__}, the client {self.version}; "
+                "install the same everywhere. 'dask daskps doctor' compares."
+            )
         for place, wanted in ((worker.handlers, "run"), (worker.stream_handlers, "remove-worker")):
             if not isinstance(place, dict) or wanted not in place:
                 raise RunFailed(
@@ -201,6 +212,10 @@ class WorkerTransport:
             return None
         return self._plugin.host(ref).shard
 
+    def waits(self) -> dict[str, tuple[int, float]]:
+        """See `Peers.waits`; of all tasks of this worker."""
+        return self._plugin.peers.waits()
+
     def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
         """See `daskps.server.client.Transport.send`."""
         return self._plugin.peers.send(calls, self._timeout)
@@ -231,9 +246,11 @@ def work(
     data: Prepared, plan: Plan, token: int, partition: int, clock: int, layout: Layout
 ) -> None:
     """Task: run (partition, clock); the figures go to the driver as an event, the fast way."""
-    figures = run_task(plan, data, partition, clock, layout, _transport(plan))
+    transport = _transport(plan)
+    figures = run_task(plan, data, partition, clock, layout, transport)
     worker = get_worker()
     message = {"run": plan.run, "token": token, "worker": worker.address, "metrics": figures}
+    message["waits"] = transport.waits()
     worker.log_event(TOPIC, message)
 
 

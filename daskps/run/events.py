@@ -6,8 +6,8 @@ reverse, and `monitor` listens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Clocks = Mapping[int, int]
@@ -23,6 +23,8 @@ class TaskDone:
     token: int
     metrics: Mapping[str, float]
     worker: str = ""
+    waits: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By worker that holds shards: answers that came to this one, and their seconds in all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from daskps.run.inprocess import InProcessEngine
 from daskps.run.ledger import Ledger
 from daskps.run.plan import Conducted, Model, Plan
 from daskps.run.policy import Policy, staleness_of
-from daskps.run.size import size_of, tell
+from daskps.run.size import check_fits, size_of, tell
 from daskps.run.state import State
 from daskps.server.messages import Arrays
 from daskps.server.spec import ServerSpec
@@ -108,6 +108,8 @@ def run_training(
     ------
     CheckpointError
         If `options.resume` finds checkpoints of another run.
+    NotEnoughMemory
+        If the workers cannot hold the parameters.
     DaskpsError
         If training could not go on.
     """
@@ -119,7 +121,9 @@ def run_training(
         )
     spec = ServerSpec(model.tables(), N_SLOTS, dataset.n_partitions, staleness)
     cuts = options.checkpoint is not None
-    tell(size_of(spec, dataset, cuts=cuts, replicas=options.replicas))
+    size = size_of(spec, dataset, cuts=cuts, replicas=options.replicas)
+    tell(size)
+    check_fits(size, _limits(client), options.n_shards)
     rows = tuple(int(n) for n in dataset.partition_rows)
     plan = Plan(uuid.uuid4().hex[:12], model, spec, options.clocks_per_pass, rows)
     checkpoints = _checkpoints(model, options)
@@ -158,6 +162,17 @@ def run_training(
     finally:
         engine.close()
     return Outcome(reason, coordinator.min_clock, values, coordinator.ledger, state)
+
+
+def _limits(client: Any) -> dict[str, int]:
+    """Return the bytes that each worker may use, 0 without a limit."""
+    if client is None or client.asynchronous:
+        return {}
+    try:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+    except (OSError, TimeoutError):  # the engine says what is wrong
+        return {}
+    return {address: w["memory_limit"] for address, w in workers.items()}
 
 
 def _results(model: Model) -> tuple[str, ...]:

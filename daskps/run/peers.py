@@ -35,6 +35,16 @@ class Peers:
         self._busy: dict[Stream, str] = {}
         self._doors: dict[str, set[Door]] = {}
         self._gone: set[Door] = set()
+        self._waits: dict[str, tuple[int, float]] = {}
+
+    def waits(self) -> dict[str, tuple[int, float]]:
+        """Return by worker how many answers came since the last call, and their seconds in all.
+
+        The time of an answer begins when its message is sent.
+        """
+        with self._lock:
+            found, self._waits = self._waits, {}
+        return found
 
     def send(self, calls: Sequence[Call], timeout: float) -> Callable[[], list[Any]]:
         """Send messages; what is returned waits for their answers, in order.
@@ -45,7 +55,8 @@ class Peers:
             If a shard does not answer within `timeout` seconds of the sending, or its worker is
             gone; so does the wait.
         """
-        deadline = time.monotonic() + timeout
+        start = time.monotonic()
+        deadline = start + timeout
         streams: list[Stream] = []
         try:
             for ref, msg, out in calls:
@@ -61,6 +72,7 @@ class Peers:
             try:
                 for call in calls:
                     answers.append(self._answer(streams[0], *call))
+                    self._note(call[0].address, time.monotonic() - start)
                     self._give_back(call[0], streams.pop(0))
             finally:
                 self._drop(streams)
@@ -85,6 +97,11 @@ class Peers:
             idle = [s for streams in self._free.values() for s in streams]
             self._free.clear()
         self._drop(idle)
+
+    def _note(self, address: str, seconds: float) -> None:
+        with self._lock:
+            n, total = self._waits.get(address, (0, 0.0))
+            self._waits[address] = (n + 1, total + seconds)
 
     # -- connections -------------------------------------------------------------------------
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from daskps.data import Dataset
+from daskps.errors import NotEnoughMemory
 from daskps.server.spec import ServerSpec
 from daskps.server.tables import TableSpec
 
@@ -33,6 +34,8 @@ class Size:
     """What a cut keeps while it is written, at most."""
     data: int
     """Prepared partitions."""
+    least: int = 0
+    """Of the parameters, what is held from the beginning: tables of keys and cells grow."""
 
     @property
     def nbytes(self) -> int:
@@ -69,7 +72,8 @@ def size_of(spec: ServerSpec, dataset: Dataset, *, cuts: bool, replicas: int = 0
     """
     parameters = (1 + replicas) * sum(_bytes_of(t, dataset.nnz) for t in spec.tables)
     data = PER_VALUE * dataset.nnz + PER_ROW * dataset.n_rows
-    return Size(parameters, parameters // (1 + replicas) if cuts else 0, data)
+    least = (1 + replicas) * sum(_bytes_of(t, 0) for t in spec.tables)
+    return Size(parameters, parameters // (1 + replicas) if cuts else 0, data, least)
 
 
 def _bytes_of(t: TableSpec, most: int) -> int:
@@ -85,6 +89,44 @@ def tell(size: Size) -> None:
     if _asked.get():
         raise Planned(size)
     logger.info("memory of all workers together: about %s", size)
+
+
+def check_fits(size: Size, limits: Mapping[str, int], n_shards: int | None = None) -> None:
+    """Refuse a run whose parameters the workers cannot hold, and warn of one that will be slow.
+
+    Parameters
+    ----------
+    size
+        What the run takes.
+    limits
+        Bytes that each worker may use, by its address; 0 for one without a limit.
+    n_shards
+        Between which the parameters are divided; None for one a worker.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If a shard's part of the parameters, which Dask cannot write to disk, is more than a worker
+        may use.
+    """
+    if not limits or not all(limits.values()):
+        return
+    shards = n_shards or len(limits)
+    worker = min(limits, key=lambda w: limits[w])
+    if size.least > shards * limits[worker]:
+        raise NotEnoughMemory(
+            f"{_text(size.least)} of parameters on {shards} shards are "
+            f"{_text(size.least // shards)} each, but worker {worker} may use "
+            f"{_text(limits[worker])}. Start more workers or give them more memory "
+            "(--memory-limit), or lower the number of features (hash_features=), factors or topics."
+        )
+    together = sum(limits.values())
+    if size.nbytes > together:
+        logger.warning(
+            "the run takes about %s, the workers may use %s together: Dask will write data to "
+            "disk and read it again, which is slow; start more workers.",
+            *(size, _text(together)),
+        )
 
 
 def planned(fit: Callable[[], Any]) -> Size:

@@ -76,6 +76,29 @@ def test_ratings_are_ingested_trained_and_predicted(tmp_path: Path) -> None:
     assert (tmp_path / "out.csv").read_text().startswith("user,item,prediction\nu1,i2,")
 
 
+def test_documents_are_ingested_from_counts_and_from_text(tmp_path: Path) -> None:
+    (tmp_path / "docword.x.txt").write_text("2\n3\n3\n1 1 4\n1 2 1\n2 3 2\n")
+    (tmp_path / "vocab.x.txt").write_text("a\nb\nc\n")
+    form = ("--format", "docword")
+    found = told("ingest", tmp_path / "docword.x.txt", tmp_path / "d.zarr", *form, *HERE)
+    assert (found["rows"], found["features"], found["values"]) == (2, 3, 3)
+    assert daskps.open_dataset(tmp_path / "d.zarr").feature_names.tolist() == ["a", "b", "c"]
+    (tmp_path / "t.txt").write_text("the tea is hot\n\ntea and cake\nthe cake\n")
+    form = ("--format", "text", "--min-documents", "2", "--stop-words", "english")
+    found = told("ingest", tmp_path / "t.txt", tmp_path / "t.zarr", *form, *HERE)
+    assert (found["rows"], found["features"]) == (3, 2)
+    assert daskps.open_dataset(tmp_path / "t.zarr").feature_names.tolist() == ["cake", "tea"]
+    many = run("ingest", tmp_path / "t.txt", tmp_path / "u.zarr", "--format", "text", *HERE)
+    assert (many.exit_code, "Lower --min-documents" in many.stderr) == (2, True)
+
+
+def test_an_option_that_would_do_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+    options = ("--format", "docword", "--hash-features", "1024")
+    done = run("ingest", folder / "rows.svm", tmp_path / "x.zarr", *options, *HERE)
+    assert done.exit_code == 2
+    assert "--hash-features is for --format svmlight" in done.stderr
+
+
 def test_options_go_before_the_job_file(folder: Path) -> None:
     model = daskps.load(folder / "model.zarr")
     assert (model.alpha, model.max_iter, model.tol) == (1e-3, 3, None)

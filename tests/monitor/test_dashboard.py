@@ -61,17 +61,23 @@ def test_the_page_shows_the_newest_run_and_marks_the_slowest() -> None:
     assert colors[0] != colors[1]
     assert page.event_data.data["kind"] == ["worker", "recovery"]
     assert page.slot_data.data == {"worker": ["w"], "slots": [64]}
+    runs["r"].take(message(4, waits={"w": (10, 0.02), "gone": (1, 1.0)}), 2.0)
+    runs["r"].take(message(5, waits={"w": (30, 0.1), "gone": (1, 1.0)}), 3.0)
+    page.update()
+    assert page.latency_data.data == {"worker": ["w"], "latency": [pytest.approx(4.0)]}
 
 
 def test_metrics_have_the_run_as_a_label() -> None:
     view = RunView()
-    view.take(message(3, samples=5.0), 1.0)
+    view.take(message(3, samples=5.0, waits={"w": (10, 0.5)}), 1.0)
     collector = metrics.Collector()
     collector.runs = {"r": view}
     found = {s.name: s for m in collector.collect() for s in m.samples}
     assert found["daskps_samples_total"].value == 5.0
     assert found["daskps_clock"].labels == {"run": "r", "model": "M"}
     assert found["daskps_partition_clock"].value == 4.0
+    assert found["daskps_answer_seconds_total"].value == 0.5
+    assert found["daskps_answers_total"].labels == {"run": "r", "worker": "w"}
 
 
 def test_without_bokeh_and_prometheus_figures_are_still_kept(
@@ -136,7 +142,9 @@ def test_the_page_moves_during_a_fit_and_says_no_error(tmp_path: Path) -> None:
         assert len(seen) == 1
         root = url.removesuffix("/daskps")
         assert b"/individual-daskps-loss" in get(f"{root}/individual-plots.json")
-        assert b"daskps_clock{" in get(f"{root}/metrics")
+        told = get(f"{root}/metrics")
+        assert b"daskps_clock{" in told
+        assert b"daskps_answer_seconds_total{" in told
 
 
 def wait_for_page(url: str) -> None:
