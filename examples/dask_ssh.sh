@@ -4,7 +4,7 @@
 #   examples/dask_ssh.sh HOSTFILE JOB.toml
 #
 # HOSTFILE has a host a line; the scheduler runs on the first one. Every host needs the same Python
-# environment with daskps, and sees the paths of the job. Needs paramiko here (pip install paramiko).
+# environment with daskps, and sees the paths of the job. Needs paramiko here (pip install 'daskps[ssh]').
 #
 #   PORT=8786                   of the scheduler
 #   NTHREADS=1                  of each worker
