@@ -45,11 +45,9 @@ def local_cluster(
     """
     from distributed import LocalCluster
 
-    options = {
-        "host": "127.0.0.1",
-        "dashboard_address": "127.0.0.1:0",
-        **kwargs,
-    }
+    options = {"dashboard_address": "127.0.0.1:0", **kwargs}
+    if options.get("processes", True):  # threads of this process listen nowhere
+        options.setdefault("host", "127.0.0.1")
     return LocalCluster(n_workers=n_workers, threads_per_worker=threads_per_worker, **options)
 
 

@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse
 import zarr
 from cluster_tools import start_python, stop_group, wait_until
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import daskps
 from daskps import cluster
@@ -187,8 +187,8 @@ def test_parameters_that_may_fit_are_not_refused(caplog: pytest.LogCaptureFixtur
 def test_a_cluster_whose_workers_have_too_little_memory_is_refused_before_it_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options: dict[str, Any] = {"processes": False, "dashboard_address": None, "host": "127.0.0.1"}
-    with LocalCluster(1, memory_limit="150 MB", **options) as found, Client(found):
+    options: dict[str, Any] = {"processes": False, "memory_limit": "150 MB"}
+    with daskps.local_cluster(1, **options) as found, Client(found):
         monkeypatch.setattr(DaskEngine, "_load", None)  # it must not come to that
         rows = scipy.sparse.csr_array(X[:, :1] @ np.ones((1, 2)))
         rows.resize((8, 20_000_000))
@@ -198,7 +198,7 @@ def test_a_cluster_whose_workers_have_too_little_memory_is_refused_before_it_wor
 @pytest.mark.cluster
 def test_a_cluster_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DaskEngine, "patience", 0.2)
-    with LocalCluster(0, dashboard_address=None, host="127.0.0.1") as found, Client(found):
+    with daskps.local_cluster(0) as found, Client(found):
         assert_on_page(said_by(lambda: quick().fit(X, Y)))
 
 
@@ -213,7 +213,7 @@ WORKER = "from distributed.cli.dask_worker import main; main()"
 @pytest.mark.parametrize("name", STRANGERS)
 def test_a_worker_with_another_daskps(name: str, tmp_path: Path) -> None:
     with (
-        LocalCluster(0, dashboard_address=None, host="127.0.0.1") as found,
+        daskps.local_cluster(0) as found,
         Client(found) as client,
     ):
         place = ["--local-directory", str(tmp_path), "--host", "127.0.0.1", "--no-dashboard"]

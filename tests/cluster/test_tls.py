@@ -97,7 +97,11 @@ def _certificate(name: str, key: Any, issuer: str, issuer_key: Any, *, authority
 
 @contextlib.contextmanager
 def tls_cluster(security: Security, n_workers: int = 2) -> Iterator[LocalCluster]:
-    options: dict[str, Any] = {"host": "127.0.0.1", "protocol": "tls://", "dashboard_address": None}
+    options: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "protocol": "tls://",
+        "dashboard_address": "127.0.0.1:0",
+    }
     with LocalCluster(n_workers, threads_per_worker=1, security=security, **options) as cluster:
         yield cluster
 
