@@ -43,11 +43,15 @@ def workers(client: Any) -> Check:
 
 def versions(client: Any) -> Check:
     """Compare what client, scheduler and workers run."""
+    from daskps.run import plugins
+
     mine = version_table()
     try:
         theirs = {"scheduler": client.run_on_scheduler(version_table)}
         theirs |= _run(client, version_table)
-    except ImportError as error:
+    except Exception as error:
+        if not plugins.is_missing(error):
+            raise
         return Check(
             "versions",
             False,
@@ -178,8 +182,10 @@ def version_table() -> dict[str, str]:
     import sys
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": ".".join(map(str, sys.version_info[:2]))}
-    for name in ("daskps", "distributed", "numpy", "numba", "zarr"):
+    import daskps
+
+    found = {"python": ".".join(map(str, sys.version_info[:2])), "daskps": daskps.__version__}
+    for name in ("distributed", "numpy", "numba", "zarr"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -21,16 +21,24 @@ def register(client: Any) -> None:
     try:
         client.register_plugin(DaskpsScheduler())
         client.register_plugin(DaskpsWorker())
-    except ImportError as error:
+    except RunFailed:
+        _take_back(client)
+        raise
+    except Exception as error:
+        if not is_missing(error):
+            raise
         _take_back(client)
         raise RunFailed(
             f"the scheduler or a worker of {client.scheduler.address} cannot load daskps "
             f"({error}); install the same environment on all of them. 'dask daskps doctor' "
             "compares versions."
         ) from error
-    except RunFailed:
-        _take_back(client)
-        raise
+
+
+def is_missing(error: Exception) -> bool:
+    """Return whether a scheduler or worker could not import what it was sent."""
+    # what workers raise may come as a plain Exception with the text of theirs
+    return isinstance(error, ImportError) or "ModuleNotFoundError" in str(error)
 
 
 def _take_back(client: Any) -> None:
