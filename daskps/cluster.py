@@ -106,7 +106,7 @@ def connect(
         )
     try:
         client = Client(scheduler, security=security)
-    except (OSError, TimeoutError, ValueError, TypeError) as error:
+    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         raise RunFailed(
             f"no Dask scheduler answers at {scheduler!r} ({error}); expected an address such as "
             "tcp://host:8786, or tls://host:8786 with certificates."
