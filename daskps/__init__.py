@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from daskps.version import VERSION
+
 if TYPE_CHECKING:
     from daskps._api import *  # noqa: F403
 
-__version__ = "0.1.0.dev0"
+__version__ = VERSION
 
 __all__ = [  # noqa: F405
     "Dataset",

@@ -203,7 +203,7 @@ def test_a_cluster_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 STRANGERS = {
-    "another version": "import daskps; daskps.__version__ = '0.0.1'",
+    "another version": "import daskps.version; daskps.version.VERSION = '0.0.1'",
     "none at all": "import sys; sys.modules['daskps'] = None",
 }
 WORKER = "from distributed.cli.dask_worker import main; main()"

@@ -81,6 +81,13 @@ def test_conda_environment_names_the_dependencies_of_pyproject(project: dict[str
     assert found == expected
 
 
+def test_the_version_is_the_same_everywhere(project: dict[str, Any]) -> None:
+    import daskps
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert daskps.__version__ == project["version"] == cited
+
+
 def test_every_dependency_has_a_floor(project: dict[str, Any]) -> None:
     extras = project["optional-dependencies"].values()
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]

@@ -182,9 +182,9 @@ def version_table() -> dict[str, str]:
     import sys
     from importlib.metadata import PackageNotFoundError, version
 
-    import daskps
+    from daskps.version import VERSION
 
-    found = {"python": ".".join(map(str, sys.version_info[:2])), "daskps": daskps.__version__}
+    found = {"python": ".".join(map(str, sys.version_info[:2])), "daskps": VERSION}
     for name in ("distributed", "numpy", "numba", "zarr"):
         try:
             found[name] = version(name)

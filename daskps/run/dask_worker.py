@@ -20,7 +20,6 @@ from distributed.comm import get_address_host
 from distributed.protocol import to_serialize
 from distributed.utils import parse_ports
 
-from daskps import __version__
 from daskps.data import Dataset, Partition
 from daskps.errors import RunFailed, ShardLost
 from daskps.run import events as ev
@@ -36,6 +35,7 @@ from daskps.server.client import Call
 from daskps.server.layout import Layout, ShardRef
 from daskps.server.messages import Ask, Push
 from daskps.server.shard import Shard
+from daskps.version import VERSION
 
 TOPIC = "daskps"
 IDLE = 10.0
@@ -55,7 +55,7 @@ class DaskpsWorker(WorkerPlugin):
     idempotent = True
 
     def __init__(self) -> None:
-        self.version = __version__
+        self.version = VERSION
         """Of the client's daskps: an instance travels with what it holds, not with its class."""
 
     def setup(self, worker: Worker) -> None:
@@ -67,9 +67,9 @@ class DaskpsWorker(WorkerPlugin):
             If this worker has another version of daskps, or one of distributed without such
             handlers.
         """
-        if self.version != __version__:
+        if self.version != VERSION:
             raise RunFailed(
-                f"worker {worker.address} has daskps {__version__}, the client {self.version}; "
+                f"worker {worker.address} has daskps {VERSION}, the client {self.version}; "
                 "install the same everywhere. 'dask daskps doctor' compares."
             )
         for place, wanted in ((worker.handlers, "run"), (worker.stream_handlers, "remove-worker")):
