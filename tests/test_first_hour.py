@@ -210,6 +210,7 @@ WORKER = "from distributed.cli.dask_worker import main; main()"
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", STRANGERS)
 def test_a_worker_with_another_daskps(name: str, tmp_path: Path) -> None:
     with (

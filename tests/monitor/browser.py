@@ -98,10 +98,12 @@ class Browser:
         found = await self.call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(found["data"]))
 
-    def close(self) -> None:
-        self._socket.close()
+    async def close(self) -> None:
         self._process.kill()
         self._process.wait(30)
+        async with asyncio.timeout(30):  # the loop may end before a socket is closed
+            while await self._socket.read_message() is not None:
+                pass
 
 
 def _get(url: str) -> bytes:

@@ -106,7 +106,7 @@ async def watch(url: str, folder: Path, done: threading.Event) -> tuple[list[Any
         return [first, second], browser.errors
     finally:
         done.set()
-        browser.close()
+        await browser.close()
 
 
 @pytest.mark.cluster
