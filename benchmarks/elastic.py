@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -119,7 +120,9 @@ def measure_scale(options: argparse.Namespace) -> Report:
 
         def scale(clock: int, _: float) -> None:
             if clock % clocks == 0 and clock // clocks < len(SIZES):
-                cluster.scale(SIZES[clock // clocks])
+                n = SIZES[clock // clocks]
+                # not in the driver's thread: a worker that leaves waits for the driver
+                threading.Thread(target=cluster.scale, args=(n,), daemon=True).start()
 
         elastic.fit(train, callback=scale)
     per_pass = len(elastic.history_.seconds) // elastic.n_iter_
