@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import lda, lr, lr_peers, mf
+from benchmarks import elastic, lda, lr, lr_peers, mf
 from benchmarks._reference import Settings, load
 
 
@@ -58,6 +58,21 @@ def test_topic_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert 0 < first < last
     assert late < early < 200
     assert "million tokens/s" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_what_safety_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = ["--rows", "3000", "--features", "2000", "--wide", "2000", "--passes", "4"]
+    files = ["--data", str(tmp_path), "--json", str(tmp_path / "elastic.json")]
+    elastic.main([*files, *size, "--repeats", "1", "--only", "replicas,checkpoints"])
+    report = json.loads((tmp_path / "elastic.json").read_text())
+    assert set(report["replicas"]) == {"bsp", "ssp"}
+    assert all(x["price"] < 1 for x in report["replicas"].values())
+    assert report["checkpoints"]["memory"] > 0
+    assert not (tmp_path / "elastic-cuts.zarr").exists()
+    assert "rows/s by replicas" in capsys.readouterr().out
 
 
 # -- beside peers --------------------------------------------------------------------------------
