@@ -3,6 +3,7 @@
 #   make demo [DATA=file.svm]   train on a two-process cluster, kill one process, compare
 #   make test                   all tests but the slow ones
 #   make slow                   the slow ones
+#   make chaos [SEEDS=0:200]    seeded runs in which workers and the store fail all the time
 #   make lint                   ruff, mypy and the import contracts
 #   make notebooks              run the example notebooks, with what they show in build/notebooks
 #   make floors                 the tests on the oldest versions that pyproject.toml allows
@@ -18,8 +19,10 @@ PYTEST_ARGS ?=
 # The slow tests run one by one, for their time limits' sake.
 PARALLEL ?= -n 2 --dist worksteal
 BIN := .venv/bin
+SEEDS ?= 0:200
+MODELS ?= lr-bsp,lr-ssp,lr-asp
 
-.PHONY: help demo test slow lint notebooks floors clean
+.PHONY: help demo test slow chaos lint notebooks floors clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +36,10 @@ test: .venv/.installed-dashboard .venv/.installed-test
 
 slow: .venv/.installed-dashboard .venv/.installed-test .venv/.installed-ssh
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# One JSON line a run goes to chaos.jsonl, with the schedule that repeats it.
+chaos: .venv/.installed-dashboard .venv/.installed-test
+	$(BIN)/python -m daskps.testing --seeds $(SEEDS) --models $(MODELS) --out chaos.jsonl
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

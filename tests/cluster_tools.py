@@ -1,32 +1,23 @@
-"""Clusters of real processes that may be killed, a small problem to train, and what to compare.
-
-A `Farm` starts every nanny as a child of its own, so that a test may kill a worker with or without
-its nanny. Only processes that a farm started are ever killed.
-"""
+"""A small problem to train on clusters of processes that may be killed, and what to compare."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
-import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import dask
 import numpy as np
-import psutil
 import pytest
 import scipy.sparse as sp
-from distributed import Client, LocalCluster, Scheduler
+from distributed import Client
 from movers import Kept, Movers
 from numpy.typing import NDArray
 
@@ -35,10 +26,30 @@ from daskps.models.lbfgs import LBFGSModel
 from daskps.models.linear import COEF, INTERCEPT, LinearModel
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
-from daskps.run.dask_hub import is_shard
 from daskps.run.driver import Listener
 from daskps.run.launch import Outcome, RunOptions, run_training
 from daskps.run.plan import Model
+from daskps.testing.farm import (
+    Farm,
+    assert_clean,
+    has_shard,
+    left_behind,
+    start_python,
+    start_worker,
+    stop_group,
+    wait_until,
+)
+
+__all__ = [
+    "Farm",
+    "assert_clean",
+    "has_shard",
+    "left_behind",
+    "start_python",
+    "start_worker",
+    "stop_group",
+    "wait_until",
+]
 
 Problem = tuple[sp.csr_array, NDArray[np.float64]]
 
@@ -46,156 +57,6 @@ N_FEATURES = 500
 N_PARTITIONS = 8
 PATIENCE = 30.0
 """Seconds that anything that must happen may take."""
-
-
-def wait_until(what: Callable[[], Any], timeout: float = PATIENCE) -> Any:
-    """Return the first true answer of `what`; fail after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (answer := what()):
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(0.005)
-    return answer
-
-
-# -- clusters --------------------------------------------------------------------------------------
-
-
-class Farm:
-    """A scheduler in this process and workers, each under a nanny, in processes of their own."""
-
-    def __init__(self, n_workers: int, directory: Path, *, threads: int = 1) -> None:
-        options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-        self._directory = directory
-        self._threads = threads
-        self._nannies: dict[str, subprocess.Popen[bytes]] = {}
-        self._numbers = itertools.count()
-        self.cluster = LocalCluster(n_workers=0, **options)
-        try:
-            self.client = Client(self.cluster)
-            self.add(n_workers)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def scheduler(self) -> Scheduler:
-        """The scheduler itself, to look at and not to touch."""
-        return self.cluster.scheduler
-
-    @property
-    def address(self) -> str:
-        """Where the scheduler is."""
-        return str(self.cluster.scheduler_address)
-
-    def add(self, n_workers: int) -> list[str]:
-        """Start workers, wait for them, and return their names."""
-        names = [f"w{next(self._numbers)}" for _ in range(n_workers)]
-        for name in names:
-            self._nannies[name] = start_worker(
-                self.address, name, self._directory, threads=self._threads
-            )
-        wait_until(lambda: set(names) <= set(self.workers().values()))
-        return names
-
-    def repair(self, n_workers: int) -> None:
-        """Wait for workers that nannies start again, and replace those whose nanny is gone."""
-        gone = [name for name, process in self._nannies.items() if process.poll() is not None]
-        for name in gone:
-            stop_group(self._nannies.pop(name))
-        wait_until(lambda: set(self._nannies) <= set(self.workers().values()))
-        self.add(n_workers - len(self._nannies))
-
-    def workers(self) -> dict[str, str]:
-        """Return the name of the worker at each address."""
-        return {a: str(ws.name) for a, ws in list(self.scheduler.workers.items())}
-
-    def holders(self) -> list[str]:
-        """Return the names of the workers that hold a shard."""
-        return [str(w.name) for w in list(self.scheduler.workers.values()) if has_shard(w)]
-
-    def others(self) -> list[str]:
-        """Return the names of the workers that hold none."""
-        return sorted(set(self.workers().values()) - set(self.holders()))
-
-    def kill(self, name: str, *, nanny: bool = False) -> None:
-        """SIGKILL a worker process; with `nanny` nothing starts it again."""
-        if nanny:
-            os.killpg(self._nannies[name].pid, signal.SIGKILL)
-        else:
-            self.signal(name, signal.SIGKILL)
-
-    def signal(self, name: str, number: int) -> None:
-        """Send a signal to a worker process, not to its nanny."""
-        for process in psutil.Process(self._nannies[name].pid).children():
-            if "spawn_main" in " ".join(process.cmdline()):
-                process.send_signal(number)
-
-    def close(self) -> None:
-        """End everything that was started."""
-        if hasattr(self, "client"):
-            self.client.close()
-        for process in self._nannies.values():
-            stop_group(process)
-        self.cluster.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
-
-
-def start_worker(
-    scheduler: str, name: str, directory: Path, *, threads: int = 1
-) -> subprocess.Popen[bytes]:
-    """Start a nanny, which starts a worker, as leader of a process group."""
-    options = ["--nthreads", str(threads), "--memory-limit", "0", "--no-dashboard"]
-    place = [
-        "--death-timeout",
-        "60",
-        "--name",
-        name,
-        "--local-directory",
-        str(directory),
-        "--host",
-        "127.0.0.1",
-    ]
-    return start_python("-m", "distributed.cli.dask_worker", scheduler, *options, *place)
-
-
-def start_python(*args: str, **kwargs: Any) -> subprocess.Popen[bytes]:
-    """Start Python with this process's import path, as leader of a process group."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **kwargs}
-    return subprocess.Popen(
-        [sys.executable, *args], env=environment, start_new_session=True, **streams
-    )
-
-
-def stop_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL a process that `start_python` started, and those that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(PATIENCE)
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
-
-
-def has_shard(worker: Any) -> bool:
-    """Return whether a worker, as the scheduler sees it, holds a shard."""
-    return any(is_shard(ts.key) for ts in worker.actors)
-
-
-def left_behind(scheduler: Scheduler) -> list[str]:
-    """Return what a run left on a cluster: keys of actors, futures and tasks."""
-    return [str(k) for k in list(scheduler.tasks) if "daskps-" in str(k)]
-
-
-def assert_clean(scheduler: Scheduler) -> None:
-    """Assert that no actor, future or task of a run is left, soon."""
-    wait_until(lambda: not left_behind(scheduler), 10)
-    wait_until(lambda: not any(w.actors for w in scheduler.workers.values()), 10)
 
 
 @pytest.fixture(autouse=True)

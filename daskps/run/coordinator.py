@@ -6,17 +6,19 @@ ends. It has no clock, thread, socket or sleep of its own.
 
 from __future__ import annotations
 
-from collections.abc import Container
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from daskps.errors import NonFinitePush
 from daskps.run import events as ev
 from daskps.run import verdicts
+from daskps.run.clocks import Clocks, Waiting
 from daskps.run.interval import CutTimes
 from daskps.run.ledger import Ledger
 from daskps.run.losses import Losses
 from daskps.run.moves import Moves, Running
 from daskps.run.policy import Policy
+from daskps.run.vigil import Vigil
 
 
 @dataclass(slots=True)
@@ -27,11 +29,12 @@ class Coordinator:
     """
 
     policy: Policy
-    clocks: dict[int, int]
+    clocks: Clocks
     ledger: Ledger
     moves: Moves
     losses: Losses
     times: CutTimes
+    vigil: Vigil
     now: float = 0.0
     target: int = 0
     running: dict[int, Running] = field(default_factory=dict)
@@ -56,11 +59,11 @@ class Coordinator:
     """min_clock of the newest published cut."""
     _pass: int = 0
     _tokens: int = 0
-    _failures: dict[tuple[int, int, bool], int] = field(default_factory=dict)
-    """(partition, clock, by an error of its own) -> times."""
+    _failures: verdicts.Failures = field(default_factory=verdicts.Failures)
     _recoveries: int = 0
     _recovery: int = 0
-    _progress: float = 0.0
+    _waiting: Waiting | None = None
+    """Partitions that do not run; None when that must be looked up."""
     _stop: str | None = None
 
     @classmethod
@@ -68,9 +71,9 @@ class Coordinator:
         cls, policy: Policy, clocks: ev.Clocks | None = None, ledger: Ledger | None = None
     ) -> Coordinator:
         """Return a coordinator at clock 0, or at the clocks of a cut that is resumed."""
-        start = dict(clocks) if clocks else dict.fromkeys(range(policy.n_partitions), 0)
+        start = Clocks(clocks or dict.fromkeys(range(policy.n_partitions), 0))
         ledger, moves = ledger or Ledger(policy.clocks_per_pass), Moves.of(policy)
-        parts = (moves, Losses(policy), CutTimes(policy))
+        parts = (moves, Losses(policy), CutTimes(policy), Vigil(policy))
         self = cls(policy, start, ledger, *parts, target=policy.n_clocks)
         self._n_shards = policy.n_shards
         self._pass = self.min_clock // policy.clocks_per_pass
@@ -86,7 +89,7 @@ class Coordinator:
     @property
     def min_clock(self) -> int:
         """Clocks that every partition has finished."""
-        return min(self.clocks.values())
+        return self.clocks.low
 
     def handle(self, event: ev.Event) -> list[ev.Action]:
         """Take one event and return what is to be done, in order."""
@@ -133,36 +136,31 @@ class Coordinator:
             return []
         if self.min_clock >= self.target:
             self._want_cut |= self._behind_cut()
+        whole, over = not self._ahead, self.min_clock >= self.target
         # a cut that is due while the one before is being written waits, and training goes on
-        whole = all(self.clocks[p] >= c for p, c in self._ahead.items())
-        due = self._want_cut and whole
-        cut_now = due and (self._writing is None or self.min_clock >= self.target)
-        over = self.min_clock >= self.target
+        cut_now = self._want_cut and whole and (self._writing is None or over)
         # at the end only if what a worker holds would go with it
         wanted = self.moves.wanted and (bool(self.moves.leaving) or not over)
         move_now = wanted and whole and self._writing is None
         if self._want_turn or move_now or cut_now or self._want_evaluation:
             again = self._admit(self._unsure)
             return again if again or self.running else self._quiet(move_now)
-        if self.min_clock >= self.target:
+        if over:
             return [] if self.running or self._writing else self._finish()
         return self._admit()
 
-    def _admit(self, only: Container[int] | None = None) -> list[ev.Action]:
-        low, busy = self.min_clock, {r.partition for r in self.running.values()}
+    def _admit(self, only: Collection[int] | None = None) -> list[ev.Action]:
+        if self._waiting is None:
+            self._waiting = Waiting(self.clocks, {r.partition for r in self.running.values()})
         # laggards first, so that the barrier or the staleness bound opens soonest
-        ready = sorted((c, p) for p, c in self.clocks.items() if p not in busy and c < self.target)
-        return [
-            self._launch(p, c)
-            for c, p in ready
-            if c - low <= self.policy.staleness and (only is None or p in only)
-        ]
+        ready = self._waiting.take(self.min_clock + self.policy.staleness, self.target, only)
+        return [self._launch(p, c) for c, p in ready]
 
     def _launch(self, partition: int, clock: int, copy_of: int | None = None) -> ev.Launch:
         if not self.running:
-            self._progress = self.now
+            self.vigil.begin(self.now)
         self._tokens += 1
-        self.running[self._tokens] = Running(partition, clock)
+        self.running[self._tokens] = Running(partition, clock, self.now)
         return ev.Launch(self._tokens, partition, clock, copy_of)
 
     def _quiet(self, move: bool) -> list[ev.Action]:
@@ -201,11 +199,17 @@ class Coordinator:
         before = self.min_clock
         self._unsure.discard(run.partition)
         self.clocks[run.partition] = run.clock + 1
-        self._progress = self.now
+        self.vigil.begin(self.now)
+        self.vigil.took(self.now - run.since)
         self.ledger.add(run.clock, run.partition, run.clock - before, event.metrics, self.now)
-        losers = [t for t, r in self.running.items() if r.partition == run.partition]
+        if self._ahead.get(run.partition, math.inf) <= run.clock + 1:
+            del self._ahead[run.partition]
+        twins = self.running.items() if run.copied else ()
+        losers = [t for t, r in twins if r.partition == run.partition]
         for token in losers:
             del self.running[token]
+        if self._waiting is not None:
+            self._waiting.add(run.partition, run.clock + 1)
         if self.min_clock > before:
             self._clock_over()
         return [ev.Abandon(t) for t in losers]
@@ -215,17 +219,12 @@ class Coordinator:
         if run is None or run.clock != self.clocks[run.partition]:
             return []
         self._unsure.add(run.partition)
+        self._waiting = None
         for twin in self.running.values():
             twin.copied &= twin.partition != run.partition  # it may need another copy
         # admitted again as soon as nothing stands against it
-        own = event.reason == "error"
-        key = (run.partition, run.clock, own)
-        self._failures[key] = self._failures.get(key, 0) + 1
-        final = isinstance(event.error, NonFinitePush)
-        bound = self.policy.max_attempts if own else self.policy.max_refusals
-        if not final and self._failures[key] < bound:
-            return []
-        return self._fail(event.error or verdicts.failures(key[:2], bound, event.reason))
+        hopeless = self._failures.task((run.partition, run.clock), event, self.policy)
+        return [] if hopeless is None else self._fail(hopeless)
 
     def _clock_over(self) -> None:
         """Decide what the clock that every partition has now finished brings about."""
@@ -258,30 +257,30 @@ class Coordinator:
 
     def _tick(self, now: float) -> list[ev.Action]:
         self.now = now
-        if self._progress == 0.0:
-            self._progress, self._last_cut = now, (*self._last_cut[:2], now)
+        if self.vigil.progress == 0.0:
+            self.vigil.begin(now)
+            self._last_cut = (*self._last_cut[:2], now)
             self.ledger.go_on(now)
             self.times.began(now)
         seconds = self.times.seconds(now, self._n_shards)
         due = seconds and self._writing is None and now - self._last_cut[2] >= seconds
         if due and self._behind_cut():
             self._want_cut = True
-        if not self.running or now - self._progress < self.policy.lease:
-            return []
-        return self._silence()
+        return self._watch() if self.running else []
 
-    def _silence(self) -> list[ev.Action]:
-        waiting = {t: r for t, r in self.running.items() if not r.copied}
-        if self.now - self._progress >= self.policy.patience:
+    def _watch(self) -> list[ev.Action]:
+        """Look after tasks that take long."""
+        if (silent := self.vigil.silent(self.now)) >= self.policy.patience:
             tasks = ((r.partition, r.clock) for r in self.running.values())
-            return self._fail(verdicts.silence(self.now - self._progress, tasks))
-        copies: list[ev.Action] = []
-        for token, run in waiting.items():
+            return self._fail(verdicts.silence(silent, tasks))
+        actions: list[ev.Action] = [ev.Probe()] if self.vigil.wants_probe(self.now) else []
+        for token in self.vigil.late(self.now, self.running, self.clocks):
+            run = self.running[token]
             run.copied = True
             copy = self._launch(run.partition, run.clock, copy_of=token)
             self.running[copy.token].copied = True
-            copies.append(copy)
-        return copies
+            actions.append(copy)
+        return actions
 
     # -- cuts, evaluation, losses ------------------------------------------------------------
 
@@ -327,9 +326,7 @@ class Coordinator:
         self._busy = None
         match event:
             case ev.TurnFailed(_, error):  # tried again, unless that is hopeless
-                key = (-1, self.min_clock, False)
-                self._failures[key] = self._failures.get(key, 0) + 1
-                if self._failures[key] >= self.policy.max_attempts:
+                if self._failures.turn(self.min_clock, self.policy):
                     return self._fail(error)
             case ev.TurnTaken(_, turn):
                 self._want_turn = False
@@ -340,7 +337,8 @@ class Coordinator:
 
     def _moved(self, event: ev.Moved | ev.MoveFailed) -> list[ev.Action]:
         if self._busy == "moving" and event.number == self.moves.number:  # no loss came between
-            self._busy, self._progress = None, self.now
+            self._busy = None
+            self.vigil.begin(self.now)
             self.moves.end(event)
             if isinstance(event, ev.Moved):
                 self._n_shards = event.n_shards
@@ -352,7 +350,8 @@ class Coordinator:
             return self._fail(verdicts.losses(self._recoveries, self.policy.max_recoveries))
         if self._writing:  # nobody will publish it
             self._last_cut = (None, self._safe or 0, self.now)
-        self._busy, self._writing, self._progress = "recovering", None, self.now
+        self._busy, self._writing, self._waiting = "recovering", None, None
+        self.vigil.begin(self.now)
         self.losses.note(event, self._n_shards, self._safe)
         self.times.losses += self.losses.bare
         # what still runs would be refused as stale; and its success could be old news by then
@@ -373,12 +372,14 @@ class Coordinator:
             return []  # another loss came meanwhile; its recovery counts
         if self.losses.rolling:
             self._unsure.clear()
-        self._busy, self._progress = None, self.now
+        self._busy = None
+        self.vigil.begin(self.now)
         self.losses.over()
         self.moves.recovered()
         self.ledger.recovered(self.min_clock, event.seconds)
         if dict(event.clocks) != self.clocks:
-            self.clocks = dict(event.clocks)
+            self.clocks, self._waiting = Clocks(event.clocks), None
+            self._ahead = {p: c for p, c in self._ahead.items() if c > self.clocks[p]}
             self._unsure.clear()
             self.ledger.rewind(self.clocks)
             self._pass = self.min_clock // self.policy.clocks_per_pass

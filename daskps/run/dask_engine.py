@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
@@ -19,13 +20,15 @@ from msgspec.structs import replace
 
 from daskps.data import Dataset
 from daskps.errors import RunFailed, RunTimeout, ShardLost
-from daskps.run import dask_data, dask_worker, plugins
+from daskps.run import dask_data, dask_probe, dask_worker, plugins
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
 from daskps.run.dask_calls import Caller
 from daskps.run.dask_hub import Hub, expel, shard_key
+from daskps.run.dask_start import wait_for_worker
 from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
+from daskps.run.pace import Pace
 from daskps.run.plan import Plan
 from daskps.run.replicas import loss_of
 from daskps.run.task import mean_metrics
@@ -79,15 +82,21 @@ class DaskEngine(Engine):
                 "block; call it with asyncio.to_thread, or use a synchronous Client."
             )
         self._client = client
-        n, self.one_each = n_shards or self._count_workers(), n_shards is None
+        if not n_shards:
+            wait_for_worker(client, self.patience)
+        n, self.one_each = n_shards or len(self.workers()), n_shards is None
         super().__init__(plan, n, dataset.partition_rows.tolist(), checkpoints)
         plugins.register(client)
         self._caller = Caller(self._rpc)
+        self._pace = Pace(plan.server.n_partitions)
         self._tasks: dict[int, tuple[Future[Any], int]] = {}
         self._futures: dict[int, Future[Any]] = {}
+        self._made: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         self._data: list[Future[Any]] = []
         self._held_out: list[Future[Any]] = []
         Hub.of(client).attach(plan.run, self._news)
+        for worker in self.workers():
+            self._pace.joined(worker)
         try:
             self._data = self._load(dataset, held_out=False)
             if held_out is not None:
@@ -95,16 +104,6 @@ class DaskEngine(Engine):
         except BaseException:
             self._close()
             raise
-
-    def _count_workers(self) -> int:
-        try:
-            self._client.wait_for_workers(1, timeout=self.patience)
-        except TimeoutError as error:
-            raise RunTimeout(
-                f"no Dask worker at {self._scheduler.address} within {self.patience:g} s; "
-                "start one, or use daskps.local_cluster()."
-            ) from error
-        return len(self.workers())
 
     @property
     def _scheduler(self) -> Any:
@@ -214,6 +213,7 @@ class DaskEngine(Engine):
                 **_rather(where.get(shard)),
             )
         self._futures.update(futures)
+        self._made.update(futures.values())
         if left := self._wait(list(futures.values()), self.recovery_timeout):
             raise RunTimeout(
                 f"{len(left)} shards were not placed within {self.recovery_timeout:g} s; expected "
@@ -260,14 +260,23 @@ class DaskEngine(Engine):
         elif "leaving" in message:
             self.post(ev.WorkerLeaving(message["leaving"]))
         elif "joined" in message:
-            self.post(ev.WorkerJoined(message["joined"]))
+            self._inbox.put(lambda: self._joined(message["joined"]))
         elif "lost" in message:
             address = message["lost"]
             self._caller.lose(address)
-            self._inbox.put(lambda: loss_of(self, address))
+            self._inbox.put(lambda: self._lost(address))
+
+    def _joined(self, address: str) -> ev.Event:
+        self._pace.joined(address)
+        return ev.WorkerJoined(address)
+
+    def _lost(self, address: str) -> ev.Event:
+        self._pace.left(address)
+        return loss_of(self, address)
 
     def _finished(self, token: int, done: ev.TaskDone) -> ev.Event:
         self._drop(token)
+        self._pace.took(done.worker, done.metrics["seconds"])
         return done
 
     # -- tasks -------------------------------------------------------------------------------
@@ -278,30 +287,26 @@ class DaskEngine(Engine):
             self._data[action.partition],
             *(self.plan, action.token, action.partition, action.clock, self.layout),
             key=_key("step", self.plan.run, action.partition, action.clock, action.token),
-            **self._elsewhere(action.copy_of),
+            **self._placing(action),
         )
         self._tasks[action.token] = (future, self.layout.generation)
         future.add_done_callback(self._ended(action.token))
 
-    def _elsewhere(self, token: int | None) -> dict[str, Any]:
-        """Return where a speculative copy should rather run: not where its original is silent."""
-        if token is None or token not in self._tasks:
-            return {}
-        future, _ = self._tasks[token]
-        running = self._ask(self._scheduler.processing, workers=None)
-        busy = {w for w, keys in running.items() if future.key in keys}
-        for worker in busy:
-            if not self._answers(worker):  # it would also keep others waiting for data that it has
-                self._expel(worker)
-        others = [w for w in running if w not in busy]
-        return {"workers": others, "allow_other_workers": True} if others and busy else {}
+    def _placing(self, action: ev.Launch) -> dict[str, Any]:
+        """Return where a task should run: mostly Dask knows best."""
+        if action.copy_of in self._tasks:
+            running = self._ask(self._scheduler.processing, workers=None)
+            original = self._tasks[action.copy_of][0].key
+            return dask_probe.elsewhere(running, original, self._pace.slow)
+        wanted = self._pace.give(action.token)
+        # a worker that is to be spared would steal
+        return {"workers": wanted, "allow_other_workers": len(wanted) == 1} if wanted else {}
 
-    def _answers(self, address: str) -> bool:
-        try:
-            self._client.sync(self._rpc(address).identity, callback_timeout=self.plan.call_timeout)
-        except (TimeoutError, OSError):
-            return False
-        return True
+    def _probe(self) -> None:
+        refs = [*self.layout.refs.values(), *self.replicas.values()]
+        holders = {ref.address for ref in refs}
+        keys = [future.key for future, _ in self._tasks.values()]
+        dask_probe.probe(self._client, self._rpc, holders, keys, PING)
 
     def _ended(self, token: int) -> Callable[[Future[Any]], None]:
         def callback(future: Future[Any]) -> None:
@@ -330,6 +335,8 @@ class DaskEngine(Engine):
 
     def all_moved(self) -> None:
         """Let the data follow the shards, while training goes on."""
+        for old in set(self._made) - set(self._futures.values()):
+            old.release()  # the traceback of a failure may hold it for long
         workers = sorted({ref.address for ref in self.layout.refs.values()})
         dask_data.follow(self._client, self._data, workers)
 
@@ -341,6 +348,7 @@ class DaskEngine(Engine):
         self._drop(token)
 
     def _drop(self, token: int) -> None:
+        self._pace.ended(token)
         known = self._tasks.pop(token, None)
         if known is not None:
             known[0].release()
@@ -368,7 +376,7 @@ class DaskEngine(Engine):
     def _close(self) -> None:
         Hub.of(self._client).detach(self.plan.run)
         futures = [f for f, _ in self._tasks.values()]
-        futures += [*self._futures.values(), *self._data, *self._held_out]
+        futures += [*self._made, *self._data, *self._held_out]
         for future in futures:
             future.release()
         self._tasks.clear()

@@ -73,7 +73,12 @@ class DaskpsScheduler(SchedulerPlugin):
         deadline = time.monotonic() + DRAINED
         while any(map(self._holds_shard, holders)) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        return await self._retire(workers=sorted(leaving), **rest)
+        try:
+            return await self._retire(workers=sorted(leaving), **rest)
+        finally:
+            for address in holders:
+                if self._scheduler.workers.get(address) in self._scheduler.running:  # Dask refused
+                    self._scheduler.log_event(TOPIC, {"joined": address})
 
     def _holds_shard(self, address: str) -> bool:
         worker = self._scheduler.workers.get(address)

@@ -8,7 +8,9 @@ answers. Worker handlers are no documented interface, therefore `setup` checks f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import signal
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +42,8 @@ from daskps.version import VERSION
 TOPIC = "daskps"
 IDLE = 10.0
 """Seconds without a task after which a worker's scratch memory is freed."""
+NOTICE = 6.0
+"""Seconds that a worker takes to give its shards away after SIGTERM."""
 MOVE = 50.0
 """Seconds in which a shard must hand over what moves."""
 HAND_ON = 5.0
@@ -87,12 +91,15 @@ class DaskpsWorker(WorkerPlugin):
         self._before = worker.stream_handlers["remove-worker"]
         worker.handlers[HANDLER] = self.answer
         worker.stream_handlers["remove-worker"] = self._remove_worker
+        self._close: Any = worker.close
+        worker.close = self._drain_and_close  # type: ignore[method-assign]
 
     def teardown(self, worker: Worker) -> None:
         """Take the handler away."""
         if worker.handlers.pop(HANDLER, None) is None:
             return  # setup refused this worker
         worker.stream_handlers["remove-worker"] = self._before
+        worker.close = self._close  # type: ignore[method-assign]
         self.keeper.close()
         self.peers.rest()
         self.buffers.clear()
@@ -128,6 +135,22 @@ class DaskpsWorker(WorkerPlugin):
         self.buffers.clear()
         self.keeper.free()
         self.peers.rest()
+
+    async def _drain_and_close(
+        self, *args: Any, reason: str = "worker-close", **kwargs: Any
+    ) -> str | None:
+        """Close the worker; after SIGTERM, the notice of pre-emption, give its shards away first.
+
+        The nanny that got the signal kills the process after 8 s.
+        """
+        holds = any(isinstance(a, ShardHost) for a in self.worker.state.actors.values())
+        if holds and reason == f"signal-{int(signal.SIGTERM)}":
+            retire = self.worker.scheduler.retire_workers
+            asked = retire(workers=[self.worker.address], close_workers=False, remove=False)
+            with contextlib.suppress(Exception):  # then it is a loss like any other
+                await asyncio.wait_for(asked, NOTICE)
+        closed: str | None = await self._close(*args, reason=reason, **kwargs)
+        return closed
 
     def _remove_worker(self, worker: str, stimulus_id: str) -> None:
         # peers learn of a loss within milliseconds: nothing may go on waiting for it

@@ -131,6 +131,8 @@ class Engine(ABC):
                 self._launch(action)
             case ev.Abandon(token):
                 self._abandon(token)
+            case ev.Probe():
+                self._probe()
             case ev.FreezeCut(cut, clocks):
                 self._freeze(cut, clocks, checkpoint.ledger_to_builtins(ledger))
             case ev.Evaluate(clock):
@@ -270,6 +272,9 @@ class Engine(ABC):
 
     def _expel(self, address: str) -> None:  # noqa: B027  # nothing hangs in one process
         """Keep a worker that does not answer from getting anything again."""
+
+    def _probe(self) -> None:  # noqa: B027  # nothing hangs in one process
+        """Have workers expelled that do not answer, in the background."""
 
     # -- shared ------------------------------------------------------------------------------
 

@@ -229,6 +229,14 @@ class Abandon:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask the workers of running tasks and shards whether they are alive; drop those that are not.
+
+    Of a worker that is dropped there is news as of one that died.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class FreezeCut:
     """Keep the present state of every shard, then write it in the background."""
 
@@ -288,4 +296,4 @@ class Fail:
     error: BaseException
 
 
-Action = Launch | Abandon | FreezeCut | Evaluate | TakeTurn | Move | Recover | Finish | Fail
+Action = Launch | Abandon | Probe | FreezeCut | Evaluate | TakeTurn | Move | Recover | Finish | Fail

@@ -32,6 +32,8 @@ class Ledger:
     """finished clocks -> what the model did then, for those that act between clocks."""
     recoveries: list[tuple[int, float]] = field(default_factory=list)
     """(clock at the loss, seconds until all shards stood again); survives a roll-back."""
+    _losses: list[float] = field(default_factory=list)
+    """Of the passes that are complete, as far as they have been looked at."""
 
     def add(
         self, clock: int, partition: int, behind: int, metrics: Mapping[str, float], now: float
@@ -85,6 +87,7 @@ class Ledger:
         low = min(clocks.values())
         self.evaluations = {c: loss for c, loss in self.evaluations.items() if c <= low}
         self.turns = {c: turn for c, turn in self.turns.items() if c <= low}
+        del self._losses[low // self.clocks_per_pass :]
 
     def stalled(self, tol: float, patience: int) -> bool:
         """Return whether the last `patience` losses all missed the best before by `tol`."""
@@ -95,10 +98,11 @@ class Ledger:
         return all(x > best - tol for x in losses[-patience:])
 
     def _pass_losses(self) -> list[float]:
-        passes = (max(self.parts) + 1) // self.clocks_per_pass if self.parts else 0
-        n_partitions = max((len(m) for m in self.parts.values()), default=0)
-        full = [p for p in range(passes) if self._complete(p, n_partitions)]
-        return [self.pass_loss(p) for p in full]
+        # a pass that is complete stays so: with thousands of partitions, each is summed once
+        n_partitions = len(self.parts.get(0, ()))
+        while n_partitions and self._complete(len(self._losses), n_partitions):
+            self._losses.append(self.pass_loss(len(self._losses)))
+        return self._losses
 
     def _complete(self, number: int, n_partitions: int) -> bool:
         first = number * self.clocks_per_pass

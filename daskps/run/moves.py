@@ -17,6 +17,8 @@ class Running:
 
     partition: int
     clock: int
+    since: float = 0.0
+    """When the coordinator started it."""
     copied: bool = False
     """Whether it has, or is, a speculative copy."""
 

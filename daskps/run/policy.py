@@ -43,6 +43,12 @@ class Policy:
     """Losses in a row, without a finished clock between them, that are survived."""
     lease: float = 30.0
     """Seconds without any progress after which running tasks get a speculative copy."""
+    probe: float = 3.0
+    """Seconds without any progress after which workers are asked whether they are alive."""
+    speculate: bool = True
+    """Copy also single tasks that keep a clock open which most partitions have finished."""
+    slowest: float = 0.5
+    """Seconds that any task may take without being late."""
     patience: float = 900.0
     """Seconds without any progress after which the run ends with an error."""
 

@@ -1,11 +1,37 @@
-"""What a run that cannot go on says."""
+"""When a run cannot go on, and what it says then."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from daskps.errors import RunFailed, RunTimeout
+from daskps.errors import NonFinitePush, RunFailed, RunTimeout
+from daskps.run import events as ev
+from daskps.run.policy import Policy
+
+
+class Failures:
+    """How often tasks and turns have failed."""
+
+    def __init__(self) -> None:
+        self._times: Counter[tuple[int, int, bool]] = Counter()
+
+    def task(
+        self, task: tuple[int, int], event: ev.TaskFailed, policy: Policy
+    ) -> BaseException | None:
+        """Note that (partition, clock) failed; return why it is hopeless, or None."""
+        own = event.reason == "error"
+        self._times[*task, own] += 1
+        bound = policy.max_attempts if own else policy.max_refusals
+        if not isinstance(event.error, NonFinitePush) and self._times[*task, own] < bound:
+            return None
+        return event.error or failures(task, bound, event.reason)
+
+    def turn(self, clock: int, policy: Policy) -> bool:
+        """Note that the turn after `clock` failed; return whether that is hopeless."""
+        self._times[-1, clock, False] += 1
+        return self._times[-1, clock, False] >= policy.max_attempts
 
 
 def raise_first(answers: list[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cluster_tools import (
     Farm,
+    Once,
     Recorder,
     assert_clean,
     at_clock,
@@ -25,6 +26,7 @@ from distributed import Client, LocalCluster
 from movers import Kept, Movers
 
 from daskps.run import events as ev
+from daskps.run.dask_hub import DaskpsScheduler
 from daskps.run.launch import Outcome
 
 pytestmark = pytest.mark.cluster
@@ -44,6 +46,7 @@ def assert_nothing_lost(outcome: Outcome, seen: Recorder) -> None:
     assert not seen.of(ev.Recover)
 
 
+@pytest.mark.timeout(180)
 def test_a_shard_holder_is_retired_and_its_slots_move_first(tmp_path: Path) -> None:
     seen, retired = Recorder(), []
     with Farm(2, tmp_path) as farm:
@@ -60,18 +63,26 @@ def test_a_shard_holder_is_retired_and_its_slots_move_first(tmp_path: Path) -> N
     assert [m.n_shards for m in seen.of(ev.Moved)][:1] == [1]
 
 
+@pytest.mark.timeout(180)  # a process starts
 def test_a_worker_that_joins_gets_slots_and_tasks(tmp_path: Path) -> None:
     seen = Recorder()
     with Farm(1, tmp_path) as farm:
+        (first,) = farm.workers()
         join = at_clock(4, in_background(lambda: farm.add(1)))
-        outcome = train(farm.client, "bsp", seen, join, max_iter=40)
-        joined = set(farm.workers())
+
+        def joined(told: Any, coordinator: Any) -> bool:
+            works = isinstance(told, ev.TaskDone) and told.worker != first
+            return works and bool(seen.of(ev.Moved))
+
+        stop = Once(joined, lambda: signal.raise_signal(signal.SIGINT))
+        run = {"clocks_per_pass": 1, "max_iter": 100_000}
+        outcome = train(farm.client, "bsp", seen, join, stop, **run)
         assert_clean(farm.scheduler)
     assert not seen.of(ev.Recover)
     (moved,) = seen.of(ev.Moved)
     assert (moved.n_shards, moved.moved) == (2, 32)
-    assert {done.worker for done in seen.of(ev.TaskDone)} == joined
-    assert bits(outcome) == bits(calm(max_iter=40))
+    assert outcome.reason == "interrupted"
+    assert bits(outcome) == bits(calm(clocks_per_pass=1, max_iter=outcome.clock))
 
 
 def test_what_partitions_keep_moves_with_the_slots(tmp_path: Path) -> None:
@@ -115,6 +126,51 @@ def test_a_cluster_is_scaled_up_and_down_during_a_run(how: str) -> None:
         wait_until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1)
     assert not seen.of(ev.Recover)
     assert outcome.reason == "interrupted"
+    assert bits(outcome) == bits(calm(clocks_per_pass=1, max_iter=outcome.clock))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    "how",
+    ["sigterm", pytest.param("lifetime", marks=pytest.mark.slow)],
+)
+def test_a_worker_that_is_told_to_go_gives_its_slots_away_first(tmp_path: Path, how: str) -> None:
+    seen = Recorder()
+    with Farm(1, tmp_path) as farm:
+        (name,) = farm.start(1, ["--lifetime", "6s"] if how == "lifetime" else [])
+        wait_until(lambda: len(farm.workers()) == 2)
+        told: list[Any] = [Scaled(1, lambda: signal.raise_signal(signal.SIGINT))]
+        if how == "sigterm":
+            told.append(at_clock(4, lambda: farm.terminate(name)))
+        outcome = train(farm.client, "bsp", seen, *told, clocks_per_pass=1, max_iter=100_000)
+        wait_until(lambda: len(farm.workers()) == 1)
+        assert_clean(farm.scheduler)
+    assert not seen.of(ev.Recover)
+    assert bits(outcome) == bits(calm(clocks_per_pass=1, max_iter=outcome.clock))
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_dask_does_not_retire_gets_slots_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Recorder()
+    with Farm(2, tmp_path) as farm:
+        (first, *_) = farm.workers()
+
+        async def refuse(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            return {}
+
+        def retire() -> None:
+            plugin = farm.scheduler.plugins[DaskpsScheduler.name]
+            monkeypatch.setattr(plugin, "_retire", refuse)
+            assert farm.client.retire_workers([first]) == {}
+
+        told = [
+            at_clock(4, in_background(retire)),
+            Scaled(2, lambda: signal.raise_signal(signal.SIGINT), after=1),
+        ]
+        outcome = train(farm.client, "bsp", seen, *told, clocks_per_pass=1, max_iter=100_000)
+    assert [m.n_shards for m in seen.of(ev.Moved)] == [1, 2]
     assert bits(outcome) == bits(calm(clocks_per_pass=1, max_iter=outcome.clock))
 
 

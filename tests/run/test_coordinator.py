@@ -12,6 +12,7 @@ from world import TURN, World, calm, policy
 
 from daskps.errors import NonFinitePush, RunFailed, RunTimeout
 from daskps.run import events as ev
+from daskps.run.clocks import Clocks
 from daskps.run.coordinator import Coordinator
 from daskps.run.ledger import Ledger
 from daskps.run.policy import Policy, staleness_of
@@ -139,13 +140,16 @@ def test_cuts_by_seconds() -> None:
     assert len(cuts) == pytest.approx(world.now / 10.0, abs=2)
 
 
+def copies(actions: list[ev.Action]) -> list[ev.Launch]:
+    return [a for a in actions if isinstance(a, ev.Launch)]
+
+
 def test_a_silent_task_gets_one_copy_and_the_first_to_finish_wins() -> None:
     coordinator = Coordinator.start(policy(n_partitions=2, lease=30.0))
     coordinator.handle(ev.Tick(1.0))
     finish(coordinator, 0)
-    assert coordinator.handle(ev.Tick(30.0)) == []
-    (copy,) = coordinator.handle(ev.Tick(31.0))
-    assert isinstance(copy, ev.Launch)
+    assert copies(coordinator.handle(ev.Tick(30.0))) == []
+    (copy,) = copies(coordinator.handle(ev.Tick(31.0)))
     assert (copy.partition, copy.clock, copy.copy_of) == (1, 0, 2)
     assert coordinator.handle(ev.Tick(32.0)) == []
     actions = coordinator.handle(ev.TaskDone(copy.token, {"loss": 1.0, "samples": 1.0}))
@@ -157,12 +161,46 @@ def test_a_silent_task_gets_one_copy_and_the_first_to_finish_wins() -> None:
 def test_a_copy_that_fails_is_followed_by_another() -> None:
     coordinator = Coordinator.start(policy(n_partitions=1, lease=30.0))
     coordinator.handle(ev.Tick(1.0))
-    (copy,) = coordinator.handle(ev.Tick(31.0))
-    assert isinstance(copy, ev.Launch)
+    (copy,) = copies(coordinator.handle(ev.Tick(31.0)))
     assert coordinator.handle(ev.TaskFailed(copy.token, "lost")) == []
-    (again,) = coordinator.handle(ev.Tick(32.0))
-    assert isinstance(again, ev.Launch)
+    (again,) = copies(coordinator.handle(ev.Tick(32.0)))
     assert again.copy_of == 1
+
+
+def test_workers_are_asked_whether_they_are_alive_while_nothing_ends() -> None:
+    coordinator = Coordinator.start(policy(n_partitions=2, probe=3.0))
+    coordinator.handle(ev.Tick(1.0))
+    asked = [now for now in range(2, 12) if ev.Probe() in coordinator.handle(ev.Tick(float(now)))]
+    assert asked == [4, 7, 10]
+    finish(coordinator, 0)
+    assert coordinator.handle(ev.Tick(12.0)) == []
+
+
+LATE = {"n_partitions": 8, "n_clocks": 9, "slowest": 0.5, "staleness": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds", "left", "copied"),
+    [
+        pytest.param({}, 1.6, 2, [6, 7], id="late"),
+        pytest.param({}, 1.4, 2, [], id="not long enough"),
+        pytest.param({}, 1.6, 3, [], id="too many to be late"),
+        pytest.param({"slowest": 2.0}, 1.6, 2, [], id="short tasks"),
+        pytest.param({"speculate": False}, 1.6, 2, [], id="not wanted"),
+    ],
+)
+def test_late_tasks_get_copies_once_most_of_the_clock_is_done(
+    settings: dict[str, Any], seconds: float, left: int, copied: list[int]
+) -> None:
+    coordinator = Coordinator.start(policy(**{**LATE, **settings}))
+    coordinator.handle(ev.Tick(1.0))
+    coordinator.handle(ev.Tick(2.0))
+    for p in range(8 - left):
+        finish(coordinator, p)  # in 1 s each
+    actions = coordinator.handle(ev.Tick(1.0 + seconds))
+    assert sorted(a.partition for a in copies(actions)) == copied
+    assert all(a.clock == 0 for a in copies(actions))
+    assert copies(coordinator.handle(ev.Tick(2.0 + seconds))) == [] or not copied
 
 
 def test_lasting_silence_ends_the_run_and_says_what_was_waited_for() -> None:
@@ -335,7 +373,7 @@ def test_near_the_end_what_was_lost_is_done_again(left: int, how: str) -> None:
     # a cut at clock 0, two clocks since, two a pass: what is lost heals in four clocks
     settings = {"staleness": 1, "clocks_per_pass": 2, "n_clocks": 2 + left}
     coordinator = Coordinator.start(policy(**settings), dict.fromkeys(range(3), 0))
-    coordinator.clocks = dict.fromkeys(range(3), 2)
+    coordinator.clocks = Clocks(dict.fromkeys(range(3), 2))
     coordinator.handle(ev.Tick(1.0))
     (*_, recover) = coordinator.handle(ev.WorkerLost("w", (0,)))
     assert isinstance(recover, ev.Recover)
@@ -345,7 +383,7 @@ def test_near_the_end_what_was_lost_is_done_again(left: int, how: str) -> None:
 def test_no_cut_falls_into_a_replay() -> None:
     settings = {"staleness": 1, "clocks_per_pass": 2, "n_clocks": 3, "checkpoint_clocks": 1}
     coordinator = Coordinator.start(policy(**settings), dict.fromkeys(range(3), 0))
-    coordinator.clocks = dict.fromkeys(range(3), 2)
+    coordinator.clocks = Clocks(dict.fromkeys(range(3), 2))
     coordinator.handle(ev.Tick(1.0))
     (*_, recover) = coordinator.handle(ev.WorkerLost("w", (0,)))
     assert isinstance(recover, ev.Recover)

@@ -122,6 +122,8 @@ class World:
                 self.tasks[token].steps = self.run(token)
             case ev.Abandon(token):
                 assert token not in coordinator.running
+            case ev.Probe():
+                assert coordinator.running
             case ev.FreezeCut(cut, clocks):
                 assert not coordinator.running
                 assert clocks == coordinator.clocks

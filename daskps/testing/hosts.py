@@ -1,0 +1,88 @@
+"""Several hosts on one machine: each worker in a network namespace of its own, which can be cut.
+
+Needs Linux, ``ip``, ``unshare`` and ``nsenter``, and a process that may make namespaces (root) and
+is alone in one: ``unshare --net python script.py``, so that nothing of the machine's own network is
+touched.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from daskps.errors import RunFailed
+from daskps.testing.farm import Farm, start_worker, stop_group, wait_until
+
+NETWORK = "10.77.0"
+BRIDGE = "daskps0"
+
+
+class Hosts(Farm):
+    """A farm whose workers are on hosts of their own, joined by a bridge.
+
+    Parameters are those of `Farm`.
+
+    Raises
+    ------
+    RunFailed
+        If this process sees a network other than a private one.
+    """
+
+    host = f"{NETWORK}.1"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if others := [p.name for p in Path("/sys/class/net").iterdir() if p.name != "lo"]:
+            raise RunFailed(
+                f"Hosts would change the network of this machine, which has {others}; start the "
+                "script by `unshare --net`, as root."
+            )
+        self._spaces: dict[str, subprocess.Popen[bytes]] = {}
+        _ip("link", "set", "lo", "up")
+        _ip("link", "add", BRIDGE, "type", "bridge")
+        _ip("addr", "add", f"{self.host}/24", "dev", BRIDGE)
+        _ip("link", "set", BRIDGE, "up")
+        super().__init__(*args, **kwargs)
+
+    def cut(self, name: str) -> None:
+        """Take the cable of a worker's host out: nobody is told, messages just do not arrive."""
+        _ip("link", "set", f"v-{name}", "down")
+
+    def heal(self, name: str) -> None:
+        """Put it in again."""
+        _ip("link", "set", f"v-{name}", "up")
+
+    def close(self) -> None:
+        """End everything that was started."""
+        super().close()
+        for space in self._spaces.values():
+            stop_group(space)  # its end of the cable goes with it
+        self._spaces.clear()
+        _ip("link", "delete", BRIDGE)
+
+    def _start(self, name: str, options: Iterable[str]) -> subprocess.Popen[bytes]:
+        address = f"{NETWORK}.{10 + int(name[1:])}"
+        sleeper = ["unshare", "--net", "sleep", "infinity"]
+        space = self._spaces[name] = subprocess.Popen(sleeper, start_new_session=True)
+        inside = ("nsenter", "--target", str(space.pid), "--net")
+        _wait_for_namespace(space.pid)
+        _ip("link", "add", f"v-{name}", "type", "veth", "peer", "name", f"e-{name}")
+        _ip("link", "set", f"e-{name}", "netns", str(space.pid))
+        _ip("link", "set", f"v-{name}", "master", BRIDGE, "up")
+        _ip("addr", "add", f"{address}/24", "dev", f"e-{name}", prefix=inside)
+        _ip("link", "set", f"e-{name}", "up", prefix=inside)
+        _ip("link", "set", "lo", "up", prefix=inside)
+        place = (self.address, name, self._directory)
+        return start_worker(
+            *place, threads=self._threads, host=address, options=options, prefix=inside
+        )
+
+
+def _ip(*words: str, prefix: Iterable[str] = ()) -> None:
+    subprocess.run([*prefix, "ip", *words], check=True, timeout=20, capture_output=True)
+
+
+def _wait_for_namespace(pid: int) -> None:
+    own = Path("/proc/self/ns/net").readlink()
+    wait_until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != own)
