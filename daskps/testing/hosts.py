@@ -40,7 +40,7 @@ class Hosts(Farm):
             )
         self._spaces: dict[str, subprocess.Popen[bytes]] = {}
         _ip("link", "set", "lo", "up")
-        _ip("link", "add", BRIDGE, "type", "bridge")
+        _ip("link", "add", "name", BRIDGE, "type", "bridge")
         _ip("addr", "add", f"{self.host}/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
         super().__init__(*args, **kwargs)
@@ -67,7 +67,7 @@ class Hosts(Farm):
         space = self._spaces[name] = subprocess.Popen(sleeper, start_new_session=True)
         inside = ("nsenter", "--target", str(space.pid), "--net")
         _wait_for_namespace(space.pid)
-        _ip("link", "add", f"v-{name}", "type", "veth", "peer", "name", f"e-{name}")
+        _ip("link", "add", "name", f"v-{name}", "type", "veth", "peer", "name", f"e-{name}")
         _ip("link", "set", f"e-{name}", "netns", str(space.pid))
         _ip("link", "set", f"v-{name}", "master", BRIDGE, "up")
         _ip("addr", "add", f"{address}/24", "dev", f"e-{name}", prefix=inside)

@@ -61,9 +61,10 @@ def _held_out_loss(model: Any) -> float:
     return float(np.mean(np.logaddexp(0, margins) - y * margins))
 
 
-def _logistic(consistency: Consistency) -> Problem:
+def _logistic(consistency: Consistency, replicas: int = 0) -> Problem:
     model = LogisticRegression(
         consistency=consistency,
+        replicas=replicas,
         alpha=1e-3,
         max_iter=10,
         tol=None,
@@ -133,6 +134,8 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "lr-bsp": lambda: _logistic("bsp"),
     "lr-ssp": lambda: _logistic("ssp"),
     "lr-asp": lambda: _logistic("asp"),
+    "lr-bsp-replicas": lambda: _logistic("bsp", replicas=1),
+    "lr-ssp-replicas": lambda: _logistic("ssp", replicas=1),
     "mf-sgd": lambda: _factors(max_iter=10),
     "mf-als": lambda: _factors(loss="implicit", max_iter=6),
     "lda-bsp": lambda: _topics("bsp"),

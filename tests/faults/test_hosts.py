@@ -46,7 +46,7 @@ if __name__ == "__main__":
 def may_make_namespaces() -> bool:
     if os.name != "posix" or not all(map(shutil.which, ("ip", "unshare", "nsenter"))):
         return False
-    probe = "ip link add a type bridge"
+    probe = "ip link add name probe0 type bridge"
     return (
         subprocess.run(["unshare", "--net", "sh", "-c", probe], capture_output=True).returncode == 0
     )
