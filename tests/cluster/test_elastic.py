@@ -85,6 +85,7 @@ def test_a_worker_that_joins_gets_slots_and_tasks(tmp_path: Path) -> None:
     assert bits(outcome) == bits(calm(clocks_per_pass=1, max_iter=outcome.clock))
 
 
+@pytest.mark.timeout(180)
 def test_what_partitions_keep_moves_with_the_slots(tmp_path: Path) -> None:
     seen, kept = Recorder(), Kept()
     with Farm(2, tmp_path) as farm:
