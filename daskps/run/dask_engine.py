@@ -14,7 +14,6 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from distributed import Client, Future, wait
-from distributed.actor import ProxyRPC
 from msgspec.structs import replace
 
 from daskps.data import Dataset
@@ -22,7 +21,7 @@ from daskps.errors import RunFailed, RunTimeout, ShardLost
 from daskps.run import dask_data, dask_worker
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
-from daskps.run.dask_calls import Caller
+from daskps.run.dask_calls import Caller, Line
 from daskps.run.dask_hub import DaskpsScheduler, Hub, expel, shard_key
 from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
@@ -83,7 +82,7 @@ class DaskEngine(Engine):
         super().__init__(plan, n, dataset.partition_rows.tolist(), checkpoints)
         client.register_plugin(DaskpsScheduler())
         self._register_on_workers()
-        self._caller = Caller(self._rpc)
+        self._caller = Caller(self._line)
         self._tasks: dict[int, tuple[Future[Any], int]] = {}
         self._futures: dict[int, Future[Any]] = {}
         self._data: list[Future[Any]] = []
@@ -170,10 +169,9 @@ class DaskEngine(Engine):
             raise self._cut_off()
         return left
 
-    def _rpc(self, address: str) -> Any:
-        if self._client.direct_to_workers:
-            return self._client.rpc(address)
-        return ProxyRPC(self._client.scheduler, address)
+    def _line(self, address: str) -> Line:
+        straight = self._client.direct_to_workers
+        return Line(self._client.rpc, address, None if straight else self._scheduler.address)
 
     # -- data --------------------------------------------------------------------------------
 
@@ -307,7 +305,8 @@ class DaskEngine(Engine):
 
     def _answers(self, address: str) -> bool:
         try:
-            self._client.sync(self._rpc(address).identity, callback_timeout=self.plan.call_timeout)
+            within = self.plan.call_timeout
+            self._client.sync(self._line(address).ask, "identity", callback_timeout=within)
         except (TimeoutError, OSError):
             return False
         return True
