@@ -5,6 +5,7 @@
 #   make slow                   the slow ones
 #   make lint                   ruff, mypy and the import contracts
 #   make notebooks              run the example notebooks, with what they show in build/notebooks
+#   make docs                   the documentation site, in build/docs; warnings are errors
 #   make floors                 the tests on the oldest versions that pyproject.toml allows
 #   make clean                  remove .venv and what the tools left
 #
@@ -19,7 +20,7 @@ PYTEST_ARGS ?=
 PARALLEL ?= -n 2 --dist worksteal
 BIN := .venv/bin
 
-.PHONY: help demo test slow lint notebooks floors clean
+.PHONY: help demo test slow lint notebooks docs floors clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +43,10 @@ lint: .venv/.installed-dev
 
 notebooks: .venv/.installed-dashboard .venv/.installed-jupyter
 	$(BIN)/jupyter nbconvert --execute --to html --output-dir build/notebooks examples/*.ipynb
+
+docs: .venv/.installed-docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "the site is build/docs/index.html"
 
 # Every ">=" becomes "=="; the extra of linters is left out, its tools are not what is tested.
 FLOORS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

@@ -13,7 +13,7 @@ from dask.utils import parse_timedelta
 from msgspec import structs
 from numpy.typing import NDArray
 
-from daskps import html
+from daskps import config, html
 from daskps.data import Dataset
 from daskps.errors import CheckpointError, ShardLost
 from daskps.run import checkpoint, partition_states
@@ -125,7 +125,10 @@ def run_training(
     tell(size)
     check_fits(size, _limits(client), options.n_shards)
     rows = tuple(int(n) for n in dataset.partition_rows)
-    plan = Plan(uuid.uuid4().hex[:12], model, spec, options.clocks_per_pass, rows)
+    plan = Plan(
+        *(uuid.uuid4().hex[:12], model, spec, options.clocks_per_pass, rows),
+        call_timeout=config.seconds("call-timeout"),
+    )
     checkpoints = _checkpoints(model, options)
     cut, manifest = _resumed(plan, checkpoints) if options.resume else (None, None)
     clocks = dict(enumerate(manifest.clocks)) if manifest else dict.fromkeys(range(len(rows)), 0)
@@ -136,6 +139,7 @@ def run_training(
         start = None  # another consistency or solver keeps other state: values cannot be carried
     engine = _engine(plan, dataset, held_out, options, checkpoints, client)
     engine.keeps_replicas = options.replicas > 0
+    engine.recovery_timeout = config.seconds("recovery-timeout")
     try:
         engine.start(cut, clocks, start)
         listeners = (*options.listeners, *overhearing())
@@ -203,6 +207,9 @@ def _policy(
         # what a conducted model evaluates may be a point that it gives up: it judges by itself
         tol=None if conducted and not evaluate else options.tol,
         n_iter_no_change=options.n_iter_no_change,
+        lease=config.seconds("lease"),
+        patience=config.seconds("patience"),
+        max_recoveries=config.count("max-recoveries"),
     )
 
 
