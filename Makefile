@@ -6,6 +6,7 @@
 #   make chaos [SEEDS=0:200]    seeded runs in which workers and the store fail all the time
 #   make lint                   ruff, mypy and the import contracts
 #   make notebooks              run the example notebooks, with what they show in build/notebooks
+#   make docs                   the documentation site, in build/docs; warnings are errors
 #   make floors                 the tests on the oldest versions that pyproject.toml allows
 #   make clean                  remove .venv and what the tools left
 #
@@ -22,7 +23,7 @@ BIN := .venv/bin
 SEEDS ?= 0:200
 MODELS ?= lr-bsp,lr-ssp,lr-asp
 
-.PHONY: help demo test slow chaos lint notebooks floors clean
+.PHONY: help demo test slow chaos lint notebooks docs floors clean
 .DEFAULT_GOAL := help
 
 help:
@@ -49,6 +50,10 @@ lint: .venv/.installed-dev
 
 notebooks: .venv/.installed-dashboard .venv/.installed-jupyter
 	$(BIN)/jupyter nbconvert --execute --to html --output-dir build/notebooks examples/*.ipynb
+
+docs: .venv/.installed-docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "the site is build/docs/index.html"
 
 # Every ">=" becomes "=="; the extra of linters is left out, its tools are not what is tested.
 FLOORS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

@@ -25,7 +25,10 @@ __all__ = [  # noqa: F405
     "LinearSVC",
     "LogisticRegression",
     "MatrixFactorization",
+    "Model",
     "Ratings",
+    "Table",
+    "Trained",
     "attach",
     "dashboard",
     "errors",
@@ -38,6 +41,7 @@ __all__ = [  # noqa: F405
     "read_docword",
     "read_ratings",
     "read_svmlight",
+    "train",
 ]
 
 

@@ -20,6 +20,8 @@ from daskps.data import (
 from daskps.models.factorization import FactorizationMachine
 from daskps.models.logistic import LogisticRegression
 from daskps.models.matrix_factorization import MatrixFactorization
+from daskps.models.own import Model, Table
+from daskps.models.own_fit import Trained, train
 from daskps.models.regression import LinearRegression
 from daskps.models.saved import load
 from daskps.models.svm import LinearSVC
@@ -36,7 +38,10 @@ __all__ = [
     "LinearSVC",
     "LogisticRegression",
     "MatrixFactorization",
+    "Model",
     "Ratings",
+    "Table",
+    "Trained",
     "attach",
     "dashboard",
     "errors",
@@ -49,4 +54,5 @@ __all__ = [
     "read_docword",
     "read_ratings",
     "read_svmlight",
+    "train",
 ]

@@ -36,12 +36,16 @@ def inspect(path: str) -> dict[str, Any]:
         return dataset_facts(daskps.open_dataset(path))
     if kind == "model":
         return _model_facts(path, daskps.load(path))
+    if kind == "tables":
+        shapes = {name: list(array.shape) for name, array in group.arrays() if array.ndim == 2}
+        found = {name: raw[name] for name in ("model", "n_iter", "stop_reason")}
+        return {"kind": "tables", "store": path, **found, "tables": shapes}
     if cuts := checkpoint.published(path):
         return _checkpoint_facts(path, cuts)
     raise DataError(
-        f"{path!r} is a Zarr group, but no daskps dataset, checkpoint or model (attribute daskps: "
-        f"{raw!r}); a dataset is complete when its ingest has ended, a checkpoint with its first "
-        "cut."
+        f"{path!r} is a Zarr group, but no daskps dataset, checkpoint, model or tables (attribute "
+        f"daskps: {raw!r}); a dataset is complete when its ingest has ended, a checkpoint with its "
+        "first cut."
     )
 
 

@@ -143,8 +143,8 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
             Whether to go on from the newest usable cut in `checkpoint`, on any number of workers.
         callback
             Called in this thread with the number of clocks that all partitions have finished, and
-            the mean training loss of the last one. After a loss of parameters clocks come again.
-            What it raises ends training.
+            the mean training loss of the last one, after a loss of parameters again; or an object
+            with ``on_event``, see `daskps.monitor.callbacks`. What it raises ends training.
         detach
             True, or a name for the run, lets the driver run in the cluster too. A `DetachedRun` is
             returned at once; `daskps.attach` finds it again.

@@ -222,7 +222,7 @@ class LinearModel:
 
 def state_of(
     tables: tuple[TableSpec, ...],
-    values: Mapping[str, NDArray[np.float32]],
+    values: Mapping[str, NDArray[Any]],
     keys: Mapping[str, NDArray[np.uint64]],
     n_slots: int,
 ) -> State:

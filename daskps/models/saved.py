@@ -121,11 +121,16 @@ def _finish(
         hashing=hashing,
         own=dict(own or {}),
     )
+    complete(where, msgspec.to_builtins(manifest))
+
+
+def complete(where: str, manifest: Mapping[str, Any]) -> None:
+    """Put the metadata of all arrays together, then write the manifest, which comes last."""
     with warnings.catch_warnings():
         # consolidated metadata is not in the v3 specification yet; xarray warns without it
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         group = zarr.consolidate_metadata(where, zarr_format=3)
-    group.attrs["daskps"] = msgspec.to_builtins(manifest)
+    group.attrs["daskps"] = dict(manifest)
 
 
 def _stored(estimator: Any, arrays: Arrays) -> Arrays:

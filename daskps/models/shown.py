@@ -9,10 +9,11 @@ import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
 from daskps import html
+from daskps.models.hooks import Hooked
 from daskps.monitor.plots import Plots, axes, named
 
 
-class Shown:
+class Shown(Hooked):
     """Base of the estimators, before scikit-learn's own."""
 
     history_: xr.Dataset
@@ -26,10 +27,10 @@ class Shown:
         return ModelPlots(self)
 
     def _repr_html_inner(self) -> str:
-        return self._summary() + str(super()._repr_html_inner())  # type: ignore[misc]
+        return self._summary() + str(super()._repr_html_inner())
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        found: dict[str, str] = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
+        found: dict[str, str] = super()._repr_mimebundle_(**kwargs)
         if "text/html" in found:
             found["text/html"] = self._summary() + found["text/html"]
         return found

@@ -88,7 +88,8 @@ class Watch:
         """Learn where the shards of the run are; called before its first event."""
         self._engine = engine
         self.figures.run = engine.plan.run
-        self.figures.model = type(engine.plan.model).__name__
+        model = engine.plan.model
+        self.figures.model = getattr(model, "title", type(model).__name__)
 
     def __call__(self, told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
         """Take an event or action."""

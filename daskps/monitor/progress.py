@@ -14,7 +14,9 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from daskps import config
 from daskps.cluster import current_client
+from daskps.monitor.callbacks import Callback, EventListener
 from daskps.monitor.figures import Watch, quantity, recent_loss
 from daskps.monitor.panel import Panel, in_notebook
 from daskps.run import events as ev
@@ -23,8 +25,9 @@ from daskps.run.driver import Listener
 
 logger = logging.getLogger("daskps")
 
-ClockCallback = Callable[[int, float], None]
-"""Takes the clocks that all partitions have finished, and the mean loss of the last one."""
+ClockCallback = Callable[[int, float], None] | Callback
+"""Takes the clocks that all partitions have finished, and the mean loss of the last one; or is an
+object that takes all of `daskps.monitor.callbacks`."""
 
 
 def progress_listeners(
@@ -35,14 +38,16 @@ def progress_listeners(
     Parameters
     ----------
     shown
-        Whether to draw a bar on standard error, or in a notebook a panel; None draws where somebody
-        looks: in a terminal or a notebook.
+        Whether to draw a bar on standard error, or in a notebook a panel; None draws where the
+        configuration says so, or somebody looks: in a terminal or a notebook.
     callback
-        Called after each clock.
+        Called after each clock, or of each event.
     unit
         What a loss of 1 in the run is for the user.
     """
     notebook = in_notebook()
+    if shown is None:
+        shown = config.switch("progress")
     drawn = (notebook or sys.stderr.isatty()) if shown is None else shown
     # what the bar says needs no second line from a logger that nobody has set up
     listeners: list[Listener] = [PassLog(logging.INFO if drawn else logging.WARNING, unit)]
@@ -51,11 +56,13 @@ def progress_listeners(
     else:
         listeners.append(ClockLog(unit))
     client = current_client()
-    if client is not None and not client.asynchronous:
+    if client is not None and not client.asynchronous and config.switch("dashboard"):
         from daskps.monitor.dashboard import Publisher
 
         listeners.append(Watch(Publisher(client), unit))
-    if callback is not None:
+    if isinstance(callback, Callback):
+        listeners.append(EventListener(callback.on_event, unit))
+    elif callback is not None:
         listeners.append(ClockListener(callback, unit))
     return listeners
 
@@ -156,7 +163,7 @@ class ProgressBar:
 class ClockListener:
     """Calls `callback` whenever the slowest partition has finished one more clock."""
 
-    def __init__(self, callback: ClockCallback, unit: float) -> None:
+    def __init__(self, callback: Callable[[int, float], None], unit: float) -> None:
         self._callback = callback
         self._unit = unit
         self._clock = 0

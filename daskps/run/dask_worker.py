@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import dask
 from distributed import Worker, WorkerPlugin, get_worker
 from distributed.comm import get_address_host
 from distributed.protocol import to_serialize
 from distributed.utils import parse_ports
 
+from daskps import config
 from daskps.data import Dataset, Partition
 from daskps.errors import RunFailed, ShardLost
 from daskps.run import events as ev
@@ -48,8 +48,6 @@ MOVE = 50.0
 """Seconds in which a shard must hand over what moves."""
 HAND_ON = 5.0
 """Seconds in which a replica must take what its shard hands on; a task's call may take longer."""
-PORT = "daskps.data-port"
-"""Dask setting: port, or range of ports, for pulls and pushes; 0 lets the system choose."""
 
 
 class DaskpsWorker(WorkerPlugin):
@@ -107,7 +105,7 @@ class DaskpsWorker(WorkerPlugin):
     def _open_door(self, tls: ssl.SSLContext | None) -> DoorKeeper:
         local = self.worker.address.startswith("inproc://")
         host = "127.0.0.1" if local else get_address_host(self.worker.address)
-        wanted = dask.config.get(PORT, 0)
+        wanted = config.get("data-port")
         ports = [port or 0 for port in parse_ports(wanted)]
         for port in ports:
             try:
@@ -116,7 +114,7 @@ class DaskpsWorker(WorkerPlugin):
                 failure = error
         raise RunFailed(
             f"no port of {wanted!r} is free on {host} ({failure}); name a wider range in Dask's "
-            f"configuration as {PORT}, such as '9100:9200'."
+            f"configuration as daskps.data-port, such as '9100:9200'."
         )
 
     def tend(self) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import dask
 import msgspec
 from dask.utils import parse_timedelta
 from msgspec import structs
 from numpy.typing import NDArray
 
-from daskps import html
+from daskps import config, html
 from daskps.data import Dataset
 from daskps.errors import CheckpointError, ShardLost
 from daskps.run import checkpoint, partition_states
@@ -126,8 +125,10 @@ def run_training(
     tell(size)
     check_fits(size, _limits(client), options.n_shards)
     rows = tuple(int(n) for n in dataset.partition_rows)
-    run, patience = uuid.uuid4().hex[:12], configured(call_timeout="daskps.call-timeout")
-    plan = Plan(run, model, spec, options.clocks_per_pass, rows, **patience)
+    plan = Plan(
+        *(uuid.uuid4().hex[:12], model, spec, options.clocks_per_pass, rows),
+        call_timeout=config.seconds("call-timeout"),
+    )
     checkpoints = _checkpoints(model, options)
     cut, manifest = _resumed(plan, checkpoints) if options.resume else (None, None)
     clocks = dict(enumerate(manifest.clocks)) if manifest else dict.fromkeys(range(len(rows)), 0)
@@ -138,6 +139,7 @@ def run_training(
         start = None  # another consistency or solver keeps other state: values cannot be carried
     engine = _engine(plan, dataset, held_out, options, checkpoints, client)
     engine.keeps_replicas = options.replicas > 0
+    engine.recovery_timeout = config.seconds("recovery-timeout")
     try:
         engine.start(cut, clocks, start)
         listeners = (*options.listeners, *overhearing())
@@ -205,19 +207,11 @@ def _policy(
         # what a conducted model evaluates may be a point that it gives up: it judges by itself
         tol=None if conducted and not evaluate else options.tol,
         n_iter_no_change=options.n_iter_no_change,
-        **configured(lease="daskps.lease", probe="daskps.probe"),
+        lease=config.seconds("lease"),
+        patience=config.seconds("patience"),
+        max_recoveries=config.count("max-recoveries"),
+        probe=config.seconds("probe"),
     )
-
-
-def configured(**settings: str) -> dict[str, Any]:
-    """Return the seconds that Dask's configuration names for some of these settings.
-
-    ``daskps.probe``: without any progress for so long, workers are asked whether they are alive.
-    ``daskps.lease``: for so long, all running tasks get a copy. ``daskps.call-timeout``: a shard
-    that does not answer a task for so long counts as silent.
-    """
-    found = {name: dask.config.get(setting, None) for name, setting in settings.items()}
-    return {name: parse_timedelta(given) for name, given in found.items() if given is not None}
 
 
 def _checkpoints(model: Model, options: RunOptions) -> Checkpoints | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import dask
@@ -32,20 +32,18 @@ from distributed import Client, KilledWorker
 
 from daskps.data import from_arrays
 from daskps.errors import RunFailed
-from daskps.run import checkpoint, engine, launch
+from daskps.run import checkpoint, engine
 from daskps.run import events as ev
-from daskps.run.plan import Plan
-from daskps.run.policy import Policy
 
 pytestmark = pytest.mark.faults
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Shorten what calls and tasks may take."""
-    monkeypatch.setattr(launch, "Plan", functools.partial(Plan, call_timeout=1.0))
-    monkeypatch.setattr(launch, "Policy", functools.partial(Policy, lease=2.0))
     monkeypatch.setattr(engine, "PING", 1.0)
+    with dask.config.set({"daskps.call-timeout": "1s", "daskps.lease": "2s"}):
+        yield
 
 
 @pytest.mark.usefixtures("impatient")

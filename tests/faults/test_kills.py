@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 from cluster_tools import (
@@ -26,7 +27,6 @@ from movers import Kept, Movers
 
 from daskps.errors import DaskpsError
 from daskps.run import events as ev
-from daskps.run.engine import Engine
 from daskps.run.launch import Outcome
 
 pytestmark = pytest.mark.faults
@@ -161,11 +161,9 @@ def test_another_dies_at_the_worst_moment(tmp_path: Path, moment: type) -> None:
     assert bits(outcome) == bits(reference)
 
 
-def test_no_worker_is_left_and_the_error_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Engine, "recovery_timeout", 2.0)
-    with Farm(1, tmp_path) as farm:
+def test_no_worker_is_left_and_the_error_says_so(tmp_path: Path) -> None:
+    patience = dask.config.set({"daskps.recovery-timeout": "2s"})
+    with patience, Farm(1, tmp_path) as farm:
         kill = at_clock(4, lambda: farm.kill("w0", nanny=True))
         with pytest.raises(DaskpsError, match="within 2 s"):
             train(farm.client, "bsp", kill, **checkpointed(tmp_path))

@@ -8,15 +8,8 @@ from training import model
 from daskps.data import as_dataset
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
-from daskps.run.launch import RunOptions, configured, run_training
+from daskps.run.launch import RunOptions, run_training
 from daskps.run.policy import Policy
-
-
-def test_only_what_is_configured_replaces_a_default() -> None:
-    with dask.config.set({"daskps.probe": "500ms", "daskps.call-timeout": 7}):
-        assert configured(probe="daskps.probe", lease="daskps.lease") == {"probe": 0.5}
-        assert configured(call_timeout="daskps.call-timeout") == {"call_timeout": 7}
-    assert configured(probe="daskps.probe") == {}
 
 
 def test_a_run_goes_by_it() -> None:
