@@ -65,6 +65,7 @@ def test_the_script_trains_on_although_a_host_dies(tmp_path: Path) -> None:
         environment = {
             **os.environ,
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
             "PORT": str(free_port()),
             "REMOTE_PYTHON": remote_python(tmp_path),
             "SSH_OPTIONS": f"--ssh-private-key {hosts.key} --ssh-port {hosts.port}",
