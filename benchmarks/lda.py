@@ -1,4 +1,4 @@
-"""Topics beside tomotopy and scikit-learn: tokens a second, and held-out perplexity by seconds.
+"""Topics beside tomotopy, gensim, scikit-learn and Spark: tokens a second, perplexity by seconds.
 
 All have the same documents in memory, 2 threads or worker processes, and the same priors; loading,
 compilation and evaluation are outside the clock. All topics are scored by the same code: document
@@ -7,7 +7,7 @@ root, on a machine that does nothing else; peers that are not installed are left
 
     python -m benchmarks.lda                                   # synthetic, a few minutes
     python -m benchmarks.lda --docword docword.kos.txt.gz --topics 100 1000 --plot lda.png
-    python -m benchmarks.lda --only speed --topics 100 1000 10000
+    python -m benchmarks.lda --only daskps --topics 100 1000 10000
 """
 
 from __future__ import annotations
@@ -15,26 +15,19 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from distributed import Client
 from rich.console import Console
 from rich.table import Table
-from sklearn import decomposition
 
 import daskps
 from benchmarks._documents import Documents, from_docword, perplexity, synthetic
-
-WORKERS = 2
-ETA = 0.01
+from benchmarks._lda_peers import ETA, PASSES, PEERS, WORKERS, Method, Point
 
 Report = dict[str, Any]
-Point = tuple[int, float, float]
-"""Sweeps, seconds, perplexity."""
 console = Console(soft_wrap=True)
 
 
@@ -51,52 +44,28 @@ def daskps_points(data: Documents, K: int, sweeps: Sequence[int]) -> list[Point]
     return points[1:]
 
 
-def tomotopy_points(data: Documents, K: int, sweeps: Sequence[int]) -> list[Point]:
-    import tomotopy
-
-    model = tomotopy.LDAModel(k=K, alpha=10 / K, eta=ETA, seed=1)
-    X = data.train
-    for first, last in zip(X.indptr[:-1], X.indptr[1:], strict=True):
-        words = np.repeat(X.indices[first:last], X.data[first:last].astype(int))
-        if len(words):
-            model.add_doc([str(w) for w in words])
-    model.optim_interval = 0
-    scheme = {"workers": WORKERS, "parallel": tomotopy.ParallelScheme.PARTITION}
-    model.train(0, **scheme)
-    words = np.array([int(w) for w in model.used_vocabs])
-    points, seconds, done = [], 0.0, 0
-    for n in sweeps:
-        start = time.perf_counter()
-        model.train(n - done, **scheme)
-        seconds, done = seconds + time.perf_counter() - start, n
-        phi = np.zeros((K, X.shape[1]))
-        phi[:, words] = [model.get_topic_word_dist(k) for k in range(K)]
-        points.append((n, seconds, perplexity(phi, data)))
-    return points
+def online_points(data: Documents, K: int, sweeps: Sequence[int]) -> list[Point]:
+    """``solver="online"``: what the peers that are no Gibbs samplers do."""
+    points = []
+    for n in (1, *PASSES):  # the first compiles
+        model = daskps.LatentDirichletAllocation(
+            K,
+            doc_topic_prior=10 / K,
+            topic_word_prior=ETA,
+            solver="online",
+            batch_size=512,
+            max_iter=n,
+            progress=False,
+        ).fit(data.train)
+        seconds = float(model.history_.seconds[-1])
+        points.append((model.n_iter_, seconds, perplexity(model.components_.to_numpy(), data)))
+    return points[1:]
 
 
-def sklearn_points(data: Documents, K: int, sweeps: Sequence[int]) -> list[Point]:
-    """Online variational Bayes; one pass takes as long as hundreds of sweeps."""
-    model = decomposition.LatentDirichletAllocation(
-        K,
-        doc_topic_prior=10 / K,
-        topic_word_prior=ETA,
-        learning_method="online",
-        batch_size=512,
-        max_iter=1,
-        n_jobs=WORKERS,
-        random_state=1,
-    )
-    start = time.perf_counter()
-    model.fit(data.train)
-    seconds = time.perf_counter() - start
-    return [(1, seconds, perplexity(model.components_, data))]
-
-
-METHODS: dict[str, Callable[[Documents, int, Sequence[int]], list[Point]]] = {
-    "daskps": daskps_points,
-    "tomotopy": tomotopy_points,
-    "scikit-learn": sklearn_points,
+METHODS: dict[str, tuple[str, Method]] = {
+    "daskps": ("daskps", daskps_points),
+    "daskps online": ("daskps", online_points),
+    **PEERS,
 }
 
 
@@ -104,10 +73,11 @@ def measure(data: Documents, K: int, sweeps: Sequence[int], only: Sequence[str])
     tokens = float(data.train.sum())
     rows = []
     for name in only:
-        if importlib.util.find_spec("sklearn" if name == "scikit-learn" else name) is None:
+        module, method = METHODS[name]
+        if importlib.util.find_spec(module) is None:
             console.print(f"{name} is not installed")
             continue
-        points = METHODS[name](data, K, sweeps)
+        points = method(data, K, sweeps)
         n, seconds, _ = points[-1]
         rows.append({"name": name, "K": K, "tokens_per_s": tokens * n / seconds, "points": points})
         show(rows[-1:])
@@ -117,7 +87,7 @@ def measure(data: Documents, K: int, sweeps: Sequence[int], only: Sequence[str])
 def show(rows: Sequence[Report]) -> None:
     table = Table("method", "K", "million tokens/s", "sweeps: seconds -> perplexity")
     for row in rows:
-        curve = ", ".join(f"{n}: {s:.2f} -> {p:.0f}" for n, s, p in row["points"])
+        curve = ", ".join(f"{n:g}: {s:.2f} -> {p:.0f}" for n, s, p in row["points"])
         table.add_row(row["name"], str(row["K"]), f"{row['tokens_per_s'] / 1e6:.2f}", curve)
     console.print(table)
 

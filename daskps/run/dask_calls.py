@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distributed.core import ConnectionPool, send_recv
 from distributed.protocol import to_serialize
 
 from daskps.run.wire import lost, raised
@@ -24,17 +25,62 @@ def refusal(error: BaseException) -> dict[str, Any]:
     return {"status": "error", "kind": type(error).__name__, "text": str(error)}
 
 
+class Line:
+    """The way to the handlers of a worker, over connections that survive a call cut short.
+
+    distributed loses a connection for good, and with it a socket, if whoever asked for it is
+    cancelled while hands are shaken. Here the shaking ends by itself, and the next call has it.
+
+    Parameters
+    ----------
+    pool
+        Connections.
+    address
+        Of the worker.
+    through
+        Address of the scheduler if calls go through it; None goes straight to the worker.
+    """
+
+    def __init__(self, pool: ConnectionPool, address: str, through: str | None = None) -> None:
+        self._pool = pool
+        self._address = address
+        self._through = through
+
+    async def ask(self, handler: str, **message: Any) -> Any:
+        """Return what a handler answers."""
+        to, asked = self._address, {"op": handler, **message}
+        if self._through is not None:
+            to, asked = self._through, {"op": "proxy", "worker": self._address, "msg": asked}
+        comm = await self._connected(to)
+        try:
+            return await send_recv(comm, **asked)
+        finally:
+            self._pool.reuse(to, comm)
+
+    async def _connected(self, to: str) -> Any:
+        connecting = asyncio.ensure_future(self._pool.connect(to))
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(lambda done: self._give_back(to, done))
+            raise
+
+    def _give_back(self, to: str, done: asyncio.Future[Any]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self._pool.reuse(to, done.result())
+
+
 class Caller:
     """Sends operations to shards; belongs to one event loop.
 
     Parameters
     ----------
-    rpc
-        Returns an object with a coroutine method for each handler of the worker at an address.
+    line
+        Returns the way to the worker at an address.
     """
 
-    def __init__(self, rpc: Callable[[str], Any]) -> None:
-        self._rpc = rpc
+    def __init__(self, line: Callable[[str], Line]) -> None:
+        self._line = line
         self._known: dict[str, set[str]] = {}
         self._gone: set[str] = set()
         self._open: dict[asyncio.Future[Any], ShardRef] = {}
@@ -50,7 +96,8 @@ class Caller:
         if ref.key in self._gone:
             raise lost(ref, "its worker is gone")
         self._known.setdefault(ref.address, set()).add(ref.key)
-        sent = self._rpc(ref.address).daskps(
+        sent = self._line(ref.address).ask(
+            HANDLER,
             shard=ref.shard,
             incarnation=ref.incarnation,
             key=ref.key,

@@ -15,7 +15,6 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from distributed import Client, Future, wait
-from distributed.actor import ProxyRPC
 from msgspec.structs import replace
 
 from daskps.data import Dataset
@@ -23,7 +22,7 @@ from daskps.errors import RunFailed, RunTimeout, ShardLost
 from daskps.run import dask_data, dask_probe, dask_worker, plugins
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
-from daskps.run.dask_calls import Caller
+from daskps.run.dask_calls import Caller, Line
 from daskps.run.dask_hub import Hub, expel, shard_key
 from daskps.run.dask_start import wait_for_worker
 from daskps.run.engine import PING, ControlCall, Engine
@@ -87,7 +86,7 @@ class DaskEngine(Engine):
         n, self.one_each = n_shards or len(self.workers()), n_shards is None
         super().__init__(plan, n, dataset.partition_rows.tolist(), checkpoints)
         plugins.register(client)
-        self._caller = Caller(self._rpc)
+        self._caller = Caller(self._line)
         self._pace = Pace(plan.server.n_partitions)
         self._tasks: dict[int, tuple[Future[Any], int]] = {}
         self._futures: dict[int, Future[Any]] = {}
@@ -160,10 +159,9 @@ class DaskEngine(Engine):
             raise self._cut_off()
         return left
 
-    def _rpc(self, address: str) -> Any:
-        if self._client.direct_to_workers:
-            return self._client.rpc(address)
-        return ProxyRPC(self._client.scheduler, address)
+    def _line(self, address: str) -> Line:
+        straight = self._client.direct_to_workers
+        return Line(self._client.rpc, address, None if straight else self._scheduler.address)
 
     # -- data --------------------------------------------------------------------------------
 
@@ -306,7 +304,7 @@ class DaskEngine(Engine):
         refs = [*self.layout.refs.values(), *self.replicas.values()]
         holders = {ref.address for ref in refs}
         keys = [future.key for future, _ in self._tasks.values()]
-        dask_probe.probe(self._client, self._rpc, holders, keys, PING)
+        dask_probe.probe(self._client, self._line, holders, keys, PING)
 
     def _ended(self, token: int) -> Callable[[Future[Any]], None]:
         def callback(future: Future[Any]) -> None:

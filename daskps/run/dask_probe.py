@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed import Client
 
+from daskps.run.dask_calls import Line
 from daskps.run.dask_hub import expel
 
 logger = logging.getLogger("daskps")
@@ -36,7 +37,7 @@ def elsewhere(
 
 def probe(
     client: Client,
-    rpc: Callable[[str], Any],
+    line: Callable[[str], Line],
     holders: Collection[str],
     keys: Collection[Any],
     within: float,
@@ -47,8 +48,8 @@ def probe(
     ----------
     client
         Whose loop asks.
-    rpc
-        Returns what calls the handlers of a worker.
+    line
+        Returns the way to the handlers of a worker.
     holders
         Workers to ask, besides those that the tasks `keys` are on.
     keys
@@ -57,13 +58,13 @@ def probe(
         Seconds in which a worker must answer.
     """
     loop: Any = client.loop
-    coroutine = _probe(client, rpc, holders, keys, within)
+    coroutine = _probe(client, line, holders, keys, within)
     asyncio.run_coroutine_threadsafe(coroutine, loop.asyncio_loop).add_done_callback(_log_failure)
 
 
 async def _probe(
     client: Client,
-    rpc: Callable[[str], Any],
+    line: Callable[[str], Line],
     holders: Collection[str],
     keys: Collection[Any],
     within: float,
@@ -71,7 +72,7 @@ async def _probe(
     scheduler: Any = client.scheduler
     processing = await asyncio.wait_for(scheduler.processing(workers=None), within)
     asked = sorted({*holders, *runners(processing, keys)} & set(processing))
-    alive = await asyncio.gather(*(_answers(rpc, worker, within) for worker in asked))
+    alive = await asyncio.gather(*(_answers(line, worker, within) for worker in asked))
     for worker, answered in zip(asked, alive, strict=True):
         if not answered:
             logger.warning("worker %s did not answer for %g s and is given up", worker, within)
@@ -79,9 +80,9 @@ async def _probe(
             await client._run_on_scheduler(expel, worker)
 
 
-async def _answers(rpc: Callable[[str], Any], worker: str, within: float) -> bool:
+async def _answers(line: Callable[[str], Line], worker: str, within: float) -> bool:
     try:
-        await asyncio.wait_for(rpc(worker).identity(), within)
+        await asyncio.wait_for(line(worker).ask("identity"), within)
     except (TimeoutError, OSError):
         return False
     return True

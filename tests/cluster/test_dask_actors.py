@@ -8,8 +8,10 @@ simpler.
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from distributed.actor import Actor
 from distributed.utils_test import async_poll_for, gen_cluster
 
 from daskps.errors import RunFailed, ShardLost
-from daskps.run.dask_calls import Caller
+from daskps.run.dask_calls import Caller, Line
 from daskps.run.dask_engine import DaskEngine
 from daskps.run.dask_hub import DaskpsScheduler, Hub, shard_key
 from daskps.run.dask_worker import DaskpsWorker
@@ -257,12 +259,47 @@ async def test_a_stale_reference_is_refused(c: Client, s: Scheduler, a: Worker, 
     second = c.submit(ShardHost, 0, 1, spec(), [0], 1, actor=True, key=key, workers=[a.address])
     await second
     assert await Actor(*hidden.parts).ping() is False  # a stranger answers
-    caller = Caller(b.rpc)
+    caller = Caller(lambda address: Line(b.rpc, address))
     with pytest.raises(ShardLost, match=r"incarnation 0 is gone from .*; shard 0 incarnation 1"):
         await caller.call(ShardRef(0, 0, a.address, key), "ping", {}, 5.0)
     with pytest.raises(ShardLost, match="is not on"):
         await caller.call(ShardRef(0, 0, a.address, "other"), "ping", {}, 5.0)
     assert await caller.call(ShardRef(0, 1, a.address, key), "ping", {}, 5.0) is False
+
+
+def sockets() -> list[socket.socket]:
+    gc.collect()
+    found = [x for x in gc.get_objects() if isinstance(x, socket.socket)]
+    return [x for x in found if x.fileno() >= 0]
+
+
+def cut_short(call: Callable[[Client], Coroutine[Any, Any, Any]]) -> int:
+    """Return how many sockets are left when calls to the scheduler were cancelled at any step."""
+    before = {id(x) for x in sockets()}
+    options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+    with LocalCluster(n_workers=0, **options) as cluster, Client(cluster) as client:
+
+        async def calls() -> None:
+            for steps in range(60):
+                for comms in client.rpc.available.values():
+                    for comm in list(comms):  # each call needs a new connection
+                        comm.abort()
+                asked = asyncio.ensure_future(call(client))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                asked.cancel()
+                await asyncio.wait([asked])
+
+        client.sync(calls)
+    left = [x for x in sockets() if id(x) not in before]
+    for lost in left:
+        lost.close()
+    return len(left)
+
+
+def test_a_call_that_is_cancelled_while_hands_are_shaken_loses_a_socket_but_not_ours() -> None:
+    assert cut_short(lambda client: client.scheduler.identity()) > 0
+    assert cut_short(lambda client: Line(client.rpc, client.scheduler.address).ask("identity")) == 0
 
 
 def test_adapt_closes_a_worker_with_an_actor_but_not_the_last_one_with_a_shard() -> None:
