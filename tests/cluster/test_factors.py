@@ -55,3 +55,29 @@ def test_factors_have_the_same_bits_on_any_number_of_workers(n_workers: int) -> 
         assert await asyncio.to_thread(work) == expected
 
     run()
+
+
+def went_on() -> list[bytes]:
+    """Return what two fits give, the second of which goes on from the first."""
+    train, test = ratings().split(0.8)
+    found = []
+    for solver in ("sgd", "als"):
+        m = MatrixFactorization(6, solver=solver, warm_start=True, max_iter=2)
+        m.fit(train, eval_set=test).fit(train, eval_set=test)
+        figures = (m.user_factors_, m.item_factors_, m.history_.eval_loss)
+        found += [x.values.tobytes() for x in figures]
+    return found
+
+
+def test_warm_fits_that_are_watched_have_the_same_bits() -> None:
+    expected = went_on()
+
+    @gen_cluster(nthreads=[("127.0.0.1", 1)] * 2, timeout=50, clean_kwargs={"threads": False})
+    async def run(s: Scheduler, *workers: Worker) -> None:
+        def work() -> Any:
+            with Client(s.address):
+                return went_on()
+
+        assert await asyncio.to_thread(work) == expected
+
+    run()
