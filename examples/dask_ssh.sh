@@ -27,10 +27,10 @@ dask ssh --hostfile "$hosts" --scheduler-port "${PORT:-8786}" --nthreads "${NTHR
   --remote-python "${REMOTE_PYTHON:-$(command -v python3)}" ${SSH_OPTIONS:-} >&2 &
 cluster=$!
 # its ssh sessions have terminals: when they close, schedulers and workers end
-trap 'kill "$cluster" 2>/dev/null; wait "$cluster" 2>/dev/null || true' EXIT
+trap 'kill "$cluster" "${waiter:-}" 2>/dev/null; wait "$cluster" 2>/dev/null || true' EXIT
 
 DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT=${PATIENCE:-120}s python3 - "$scheduler" "$n_hosts" \
-  "${PATIENCE:-120}" <<'PYTHON'
+  "${PATIENCE:-120}" <<'PYTHON' &
 import sys
 from distributed import Client
 
@@ -38,6 +38,14 @@ with Client(sys.argv[1]) as client:
     client.wait_for_workers(int(sys.argv[2]), timeout=float(sys.argv[3]))
     print("dashboard:", client.dashboard_link, file=sys.stderr)
 PYTHON
+waiter=$!
+# whichever ends first: it is of no use to wait for a cluster that has given up
+wait -n "$cluster" "$waiter" || true
+if ! kill -0 "$cluster" 2>/dev/null; then
+  echo "dask ssh has ended, see above; is everything of 'daskps[ssh]' installed?" >&2
+  exit 1
+fi
+wait "$waiter"
 
 dask daskps doctor --scheduler "$scheduler" --job "$job" >&2
 dask daskps train --scheduler "$scheduler" --job "$job" --json

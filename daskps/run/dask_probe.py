@@ -49,7 +49,7 @@ def probe(
     client
         Whose loop asks.
     line
-        Returns the way to the worker at an address.
+        Returns the way to the handlers of a worker.
     holders
         Workers to ask, besides those that the tasks `keys` are on.
     keys

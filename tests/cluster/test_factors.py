@@ -57,26 +57,24 @@ def test_factors_have_the_same_bits_on_any_number_of_workers(n_workers: int) -> 
     run()
 
 
-def went_on() -> list[bytes]:
+def went_on(solver: Any) -> list[bytes]:
     """Return what two fits give, the second of which goes on from the first."""
     train, test = ratings().split(0.8)
-    found = []
-    for solver in ("sgd", "als"):
-        m = MatrixFactorization(6, solver=solver, warm_start=True, max_iter=2)
-        m.fit(train, eval_set=test).fit(train, eval_set=test)
-        figures = (m.user_factors_, m.item_factors_, m.history_.eval_loss)
-        found += [x.values.tobytes() for x in figures]
-    return found
+    m = MatrixFactorization(6, solver=solver, warm_start=True, max_iter=2)
+    m.fit(train, eval_set=test).fit(train, eval_set=test)
+    figures = (m.user_factors_, m.item_factors_, m.history_.eval_loss)
+    return [x.values.tobytes() for x in figures]
 
 
-def test_warm_fits_that_are_watched_have_the_same_bits() -> None:
-    expected = went_on()
+@pytest.mark.parametrize("solver", ["sgd", pytest.param("als", marks=pytest.mark.slow)])
+def test_warm_fits_that_are_watched_have_the_same_bits(solver: str) -> None:
+    expected = went_on(solver)
 
     @gen_cluster(nthreads=[("127.0.0.1", 1)] * 2, timeout=50, clean_kwargs={"threads": False})
     async def run(s: Scheduler, *workers: Worker) -> None:
         def work() -> Any:
             with Client(s.address):
-                return went_on()
+                return went_on(solver)
 
         assert await asyncio.to_thread(work) == expected
 

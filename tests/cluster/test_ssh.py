@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.faults,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not USABLE, reason=WHY),
 ]
 
@@ -32,6 +33,8 @@ def needs(module: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"needs {module}: pip install 'daskps[ssh]'")
 
 
+START = 500.0
+"""Seconds until the first checkpoint: about ten Pythons start, one after the other in part."""
 PARAMETERS = {"max_iter": 30, "rows_per_clock": 500, "alpha": 1e-4, "n_iter_no_change": 1000}
 
 
@@ -65,8 +68,10 @@ def test_the_script_trains_on_although_a_host_dies(tmp_path: Path) -> None:
         environment = {
             **os.environ,
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
             "PORT": str(free_port()),
             "REMOTE_PYTHON": remote_python(tmp_path),
+            "PATIENCE": f"{START:g}",
             "SSH_OPTIONS": f"--ssh-private-key {hosts.key} --ssh-port {hosts.port}",
         }
         run = subprocess.Popen(
@@ -80,7 +85,7 @@ def test_the_script_trains_on_although_a_host_dies(tmp_path: Path) -> None:
         )
         try:
             cuts = tmp_path / "ckpt.zarr"
-            wait_until(lambda: any(cuts.glob("cut-*")) or run.poll() is not None, 180)
+            wait_until(lambda: any(cuts.glob("cut-*")) or run.poll() is not None, START)
             hosts.kill(hosts.addresses[2])
             out, _ = run.communicate(timeout=120)
         finally:
@@ -112,7 +117,7 @@ def test_a_cluster_of_dasks_sshcluster_trains_on_although_a_host_dies(tmp_path: 
             ) as cluster,
             Client(cluster) as client,
         ):
-            client.wait_for_workers(3, timeout=PATIENCE * 4)
+            client.wait_for_workers(3, timeout=START)
             killer = at_clock(6, lambda: hosts.kill(hosts.addresses[2]))
             outcome = train(client, "bsp", killer)
             assert len(client.scheduler_info()["workers"]) == 2

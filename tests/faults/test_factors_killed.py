@@ -91,6 +91,7 @@ def test_twenty_runs_with_a_kill_have_the_bits_of_a_calm_one(tmp_path: Path) -> 
             for _ in range(runs):
                 found = killed_run(farm, data, seed, tmp_path / f"{seed}.zarr")
                 same.append(found == calm[seed % 2])
+                print(f"run {seed}, {n_workers} workers: bits equal {same[-1]}", flush=True)
                 farm.repair(n_workers)
                 seed += 1
     print(f"\nbits of the calm run in {sum(same)} of {len(same)} runs with a kill")
