@@ -14,6 +14,7 @@ from daskps.kernels.linear import STATE_FIELDS, Rows, Rule
 N_ROWS, N_KEYS = 60, 12
 RULES = [
     pytest.param(Rule(False, 0.2, 1.0), id="adagrad"),
+    pytest.param(Rule(False, 0.2, 1.0, kappa=0.3), id="adagrad by curvature"),
     pytest.param(Rule(True, 0.2, 1.0, alpha2=1e-2, alpha1=1e-3), id="ftrl"),
 ]
 WIDTHS = [pytest.param(1, id="binary"), pytest.param(3, id="softmax")]
@@ -71,7 +72,8 @@ class Reference:
         if self.rule.ftrl:
             self.value[j] += g - (np.sqrt(self.n[j]) - root) / eta * before
         else:
-            self.value[j] -= eta * g / (self.rule.beta + np.sqrt(self.n[j]))
+            D = (self.rule.beta + np.sqrt(self.n[j])) / eta + self.rule.kappa * self.n[j]
+            self.value[j] -= g / D
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -136,7 +138,7 @@ def test_push_of_an_untouched_key_changes_nothing(rule: Rule, fields: int) -> No
 
 
 def test_bias_stays_when_no_intercept_is_wanted() -> None:
-    rule, rows = RULES[1].values[0], make_rows(1)
+    rule, rows = RULES[2].values[0], make_rows(1)
     state, bias = np.zeros((N_KEYS, STATE_FIELDS, 1), "f4"), np.zeros((1, STATE_FIELDS, 1), "f4")
     linear.train(rule, rows, 0, N_ROWS, state, bias, 1.0, fit_intercept=False)
     assert not bias.any()
@@ -213,6 +215,18 @@ def test_default_rates_follow_the_scale_of_the_values() -> None:
     assert beta == 1
     assert linear.default_rates(100, 3900, 3900.0 * 9) == pytest.approx((eta / 3, 3))
     assert linear.default_rates(100, 0, 0.0) == (0.1, 1.0)
+
+
+def test_steps_follow_the_curvature_only_where_squared_slopes_are_it() -> None:
+    log_loss = linear.LOG_LOSS
+    kappa = linear.curvature_of(log_loss, ftrl=False)
+    assert kappa > 0
+    assert linear.curvature_of(log_loss, ftrl=True) == 0
+    assert linear.curvature_of(linear.Loss("hinge"), ftrl=False) == 0
+    # they begin longer, because curvature ends the longest
+    plain, curved = (linear.default_rates(100, 3900, 3900.0, kappa=k) for k in (0.0, kappa))
+    assert curved[0] > plain[0]
+    assert curved[1] == plain[1]
 
 
 @pytest.mark.parametrize("values", [True, False])
