@@ -30,8 +30,8 @@ STATE_FIELDS = _state.N_FIELDS
 _EMPTY = np.empty(0, np.float32)
 # Smaller slices say too little about the intercept, and dense rows about their response.
 _MIN_SLICE = 512
-_KAPPA = 0.2
-_REACH_CURVED = 1.0
+_KAPPA = 0.3
+_REACH_CURVED = 0.8
 _REACH = {"log_loss": 0.6, "hinge": 0.3, "squared_hinge": 0.2, "squared": 0.45, "huber": 0.45}
 
 
