@@ -23,9 +23,14 @@ from daskps.errors import RunFailed, RunTimeout, ShardLost
 from daskps.run import dask_data, dask_probe, dask_worker, plugins
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
+<<<<<<< HEAD
 from daskps.run.dask_calls import Caller
 from daskps.run.dask_hub import Hub, expel, shard_key
 from daskps.run.dask_start import wait_for_worker
+=======
+from daskps.run.dask_calls import Caller, Spent
+from daskps.run.dask_hub import DaskpsScheduler, Hub, expel, shard_key
+>>>>>>> 3a785df (Tasks of the next clock start before those of the last are let go of)
 from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.pace import Pace
@@ -90,6 +95,7 @@ class DaskEngine(Engine):
         self._caller = Caller(self._rpc)
         self._pace = Pace(plan.server.n_partitions)
         self._tasks: dict[int, tuple[Future[Any], int]] = {}
+        self._spent = Spent()
         self._futures: dict[int, Future[Any]] = {}
         self._made: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         self._data: list[Future[Any]] = []
@@ -137,6 +143,7 @@ class DaskEngine(Engine):
         """Return the next event; without the scheduler there is no other than the end."""
         if self._client.status != "running":
             return ev.RecoveryFailed(self._cut_off())
+        self._spent.rest(idle=self._inbox.empty())
         return super().next_event(timeout)
 
     def _wait(self, futures: Sequence[Future[Any]], timeout: float) -> list[Future[Any]]:
@@ -266,6 +273,7 @@ class DaskEngine(Engine):
             self._caller.lose(address)
             self._inbox.put(lambda: self._lost(address))
 
+<<<<<<< HEAD
     def _joined(self, address: str) -> ev.Event:
         self._pace.joined(address)
         return ev.WorkerJoined(address)
@@ -278,6 +286,11 @@ class DaskEngine(Engine):
         self._drop(token)
         self._pace.took(done.worker, done.metrics["seconds"])
         return done
+=======
+    def _finished(self, token: int, metrics: Mapping[str, float], worker: str) -> ev.Event:
+        self._spent.add(self._tasks.pop(token, (None,))[0])
+        return ev.TaskDone(token, metrics, worker)
+>>>>>>> 3a785df (Tasks of the next clock start before those of the last are let go of)
 
     # -- tasks -------------------------------------------------------------------------------
 
@@ -291,6 +304,7 @@ class DaskEngine(Engine):
         )
         self._tasks[action.token] = (future, self.layout.generation)
         future.add_done_callback(self._ended(action.token))
+        self._spent.started()
 
     def _placing(self, action: ev.Launch) -> dict[str, Any]:
         """Return where a task should run: mostly Dask knows best."""
@@ -322,7 +336,7 @@ class DaskEngine(Engine):
             return None
         generation, status = known[1], future.status
         error = future.exception(timeout=PING) if status == "error" else None
-        self._drop(token)
+        self._abandon(token)
         if status == "cancelled":
             return ev.RecoveryFailed(self._cut_off())
         if generation != self.layout.generation or error is None:
@@ -345,12 +359,16 @@ class DaskEngine(Engine):
         self._ask(self._client._run_on_scheduler, expel, address)
 
     def _abandon(self, token: int) -> None:
+<<<<<<< HEAD
         self._drop(token)
 
     def _drop(self, token: int) -> None:
         self._pace.ended(token)
         known = self._tasks.pop(token, None)
         if known is not None:
+=======
+        if known := self._tasks.pop(token, None):
+>>>>>>> 3a785df (Tasks of the next clock start before those of the last are let go of)
             known[0].release()
 
     def _evaluate(self, clock: int) -> None:
@@ -379,6 +397,7 @@ class DaskEngine(Engine):
         futures += [*self._made, *self._data, *self._held_out]
         for future in futures:
             future.release()
+        self._spent.release()
         self._tasks.clear()
         self._futures.clear()
         self._data = self._held_out = []
