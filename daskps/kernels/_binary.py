@@ -38,6 +38,8 @@ def step_size(n: Scalar, per_eta: Scalar, beta: Scalar, kappa: Scalar, l2: Scala
 
 # A row is read, worked on in small arrays of its own, and written back: roots and divisions, which
 # are most of the time, are then done many at a time. Python's check of divisors would prevent it.
+# No loop both adds up and stores: whether it is done many at a time, and with that the order of
+# additions, would depend on where the arrays happen to lie in memory.
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def train(
     indptr: NDArray[np.int64],
@@ -79,8 +81,9 @@ def train(
         s = b[2]
         for t in range(m):
             k = indices[first + t]
-            was[t] = S[k, N]
             s += S[k, W] if values is None else S[k, W] * values[first + t]
+        for t in range(m):
+            was[t] = S[indices[first + t], N]
         loss, slope, response = margin_loss(kind, epsilon, s, y[i])
         sw = weight[i] if weighted else one
         total += sw * loss
@@ -90,8 +93,9 @@ def train(
             x = one if values is None else values[first + t]
             step = step_size(was[t] + g0 * x * (g0 * x), per_eta, beta, kappa, l2)
             steps[t] = step
-            pace += step * x * x
             root[t] = abs(x) * np.sqrt(step)
+        for t in range(m):
+            pace += root[t] * root[t]
         if is_ftrl:
             for t in range(m):
                 g = g0 if values is None else g0 * values[first + t]

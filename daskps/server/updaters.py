@@ -295,14 +295,14 @@ class AdaGrad(_Local, frozen=True, tag=True):
             return
         _merge.commit_adagrad(rows, *rows_of(idx), frozen(acc), *self._step_and_penalty(R))
 
-    def _pace(self) -> tuple[Any, ...]:
+    def _pace(self) -> tuple[Any, Any, Any, Any, Any]:
         """Return eta, beta, kappa, alpha2, alpha1."""
-        eta, beta, *alphas = _rates(self)
-        return eta, beta, np.float32(self.kappa), *alphas
+        eta, beta, alpha2, alpha1 = _rates(self)
+        return eta, beta, np.float32(self.kappa), alpha2, alpha1
 
-    def _step_and_penalty(self, R: float) -> tuple[Any, ...]:
-        *pace, alpha2, alpha1 = self._pace()
-        return *pace, np.float32(alpha2 * R), np.float32(alpha1 * R)
+    def _step_and_penalty(self, R: float) -> tuple[Any, Any, Any, Any, Any]:
+        eta, beta, kappa, alpha2, alpha1 = self._pace()
+        return eta, beta, kappa, np.float32(alpha2 * R), np.float32(alpha1 * R)
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
         _merge.apply_adagrad(rows, *rows_of(idx), frozen(push), *self._pace(), float(T), float(R))

@@ -116,6 +116,22 @@ def test_cutting_a_pass_into_slices_changes_no_bit(rule: Rule, width: int) -> No
     assert bias.tobytes() == cut_bias.tobytes()
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_no_bit_depends_on_where_arrays_lie_in_memory(rule: Rule) -> None:
+    rng = np.random.default_rng(4)
+    n, each = 400, 23  # rows of no round number of entries
+    entries = rng.integers(0, N_KEYS, n * each).astype(np.uint32)
+    y = rng.integers(0, 2, n).astype(np.float32)
+    rows = Rows(np.arange(0, n * each + 1, each), entries, None, y, None)
+    wide = np.zeros((2**20, STATE_FIELDS, 1), np.float32)  # far from where small arrays are
+    found = []
+    for state in (*(np.zeros((N_KEYS, STATE_FIELDS, 1), "f4") for _ in range(20)), wide[:N_KEYS]):
+        bias = np.zeros((1, STATE_FIELDS, 1), "f4")
+        linear.train(rule, rows, 0, n, state, bias, 40.0)
+        found.append(state.tobytes() + bias.tobytes())
+    assert len(set(found)) == 1
+
+
 def test_read_only_and_writeable_arrays_share_one_compilation() -> None:
     rows = make_rows(1)
     run(RULES[0].values[0], rows, 1, [0, N_ROWS])
