@@ -203,28 +203,6 @@ class Shard:
         for slot, idx, delta in parts:  # all rows were found: nothing is applied by halves
             act(slot, idx, delta)
 
-    def _pieces(self, want: Want, rows: Rows) -> Iterator[tuple[Any, Index, Rows]]:
-        """Yield each slot with its part of the positions and of the rows."""
-        end = 0
-        for slot, at, where in self._parts(want):
-            yield slot, at, rows[where]
-            end = where.stop
-        if end != len(rows):
-            raise ValueError(
-                f"{len(rows)} rows came for slots {want.first} to {want.stop} of table "
-                f"{want.table!r}, expected {end}; the key set was built for another table."
-            )
-
-    def _parts(self, want: Want) -> Iterator[tuple[Any, Index, slice]]:
-        """Yield each slot with its part of the positions, and which part that is."""
-        table, start = self._tables[want.table], 0
-        for i, number in enumerate(range(want.first, want.stop)):
-            slot = table[number]
-            n = len(slot.rows) if want.sizes is None else want.sizes[i]
-            where = slice(start, start + n)
-            yield slot, None if want.at is None else want.at[where], where
-            start += n
-
     def _admit(self, clock: int) -> None:
         self._counts["pulls"] += 1
         self._settle(clock)
