@@ -158,7 +158,7 @@ class Hub:
 
     def __init__(self, client: Client) -> None:
         self._listeners: dict[str, Listener] = {}
-        self._stream = client.scheduler_comm
+        self._stream: Any = client.scheduler_comm  # there is one: the client is connected
         self._usual = self._stream.interval
         client.subscribe_topic(TOPIC, self._receive)
 
