@@ -158,7 +158,8 @@ class Hub:
 
     def __init__(self, client: Client) -> None:
         self._listeners: dict[str, Listener] = {}
-        self._stream: Any = client.scheduler_comm  # there is one: the client is connected
+        assert client.scheduler_comm is not None, "the client is not connected"
+        self._stream = client.scheduler_comm
         self._usual = self._stream.interval
         client.subscribe_topic(TOPIC, self._receive)
 
