@@ -23,14 +23,9 @@ from daskps.errors import RunFailed, RunTimeout, ShardLost
 from daskps.run import dask_data, dask_probe, dask_worker, plugins
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
-<<<<<<< HEAD
-from daskps.run.dask_calls import Caller
+from daskps.run.dask_calls import Caller, Spent
 from daskps.run.dask_hub import Hub, expel, shard_key
 from daskps.run.dask_start import wait_for_worker
-=======
-from daskps.run.dask_calls import Caller, Spent
-from daskps.run.dask_hub import DaskpsScheduler, Hub, expel, shard_key
->>>>>>> 3a785df (Tasks of the next clock start before those of the last are let go of)
 from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.pace import Pace
@@ -273,7 +268,6 @@ class DaskEngine(Engine):
             self._caller.lose(address)
             self._inbox.put(lambda: self._lost(address))
 
-<<<<<<< HEAD
     def _joined(self, address: str) -> ev.Event:
         self._pace.joined(address)
         return ev.WorkerJoined(address)
@@ -283,14 +277,10 @@ class DaskEngine(Engine):
         return loss_of(self, address)
 
     def _finished(self, token: int, done: ev.TaskDone) -> ev.Event:
-        self._drop(token)
+        self._pace.ended(token)
+        self._spent.add(self._tasks.pop(token, (None,))[0])
         self._pace.took(done.worker, done.metrics["seconds"])
         return done
-=======
-    def _finished(self, token: int, metrics: Mapping[str, float], worker: str) -> ev.Event:
-        self._spent.add(self._tasks.pop(token, (None,))[0])
-        return ev.TaskDone(token, metrics, worker)
->>>>>>> 3a785df (Tasks of the next clock start before those of the last are let go of)
 
     # -- tasks -------------------------------------------------------------------------------
 
@@ -359,16 +349,8 @@ class DaskEngine(Engine):
         self._ask(self._client._run_on_scheduler, expel, address)
 
     def _abandon(self, token: int) -> None:
-<<<<<<< HEAD
-        self._drop(token)
-
-    def _drop(self, token: int) -> None:
         self._pace.ended(token)
-        known = self._tasks.pop(token, None)
-        if known is not None:
-=======
         if known := self._tasks.pop(token, None):
->>>>>>> 3a785df (Tasks of the next clock start before those of the last are let go of)
             known[0].release()
 
     def _evaluate(self, clock: int) -> None:
