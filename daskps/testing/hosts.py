@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from daskps.errors import RunFailed
 from daskps.testing.farm import Farm, start_worker, stop_group, wait_until
 
@@ -27,16 +29,17 @@ class Hosts(Farm):
     Raises
     ------
     RunFailed
-        If this process sees a network other than a private one.
+        If this process sees a network that somebody uses.
     """
 
     host = f"{NETWORK}.1"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if others := [p.name for p in Path("/sys/class/net").iterdir() if p.name != "lo"]:
+        found = psutil.net_if_stats().items()
+        if others := [name for name, state in found if state.isup and name != "lo"]:
             raise RunFailed(
                 f"Hosts would change the network of this machine, which has {others}; start the "
-                "script by `unshare --net`, as root."
+                "script by `unshare --net`, as root, so that it has one of its own."
             )
         self._spaces: dict[str, subprocess.Popen[bytes]] = {}
         _ip("link", "set", "lo", "up")
@@ -83,6 +86,9 @@ def _ip(*words: str, prefix: Iterable[str] = ()) -> None:
     subprocess.run([*prefix, "ip", *words], check=True, timeout=20, capture_output=True)
 
 
+def _namespace(process: str) -> str:
+    return str(Path(f"/proc/{process}/ns/net").readlink())
+
+
 def _wait_for_namespace(pid: int) -> None:
-    own = Path("/proc/self/ns/net").readlink()
-    wait_until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != own)
+    wait_until(lambda: _namespace(str(pid)) != _namespace("self"))
