@@ -37,7 +37,7 @@ import daskps
 from benchmarks._bare import BareKernel
 from benchmarks._reference import Rows, Settings, load
 from daskps.data import Dataset
-from daskps.kernels.linear import LOG_LOSS, Rule
+from daskps.kernels.linear import LOG_LOSS, Rule, curvature_of
 from daskps.models.parameters import step_rates
 from daskps.run import launch
 from daskps.run.inprocess import InProcessEngine
@@ -85,8 +85,10 @@ def pass_seconds(clf: daskps.LogisticRegression) -> NDArray[np.float64]:
 
 def measure_speed(train: Dataset, test: Dataset, options: argparse.Namespace) -> Report:
     """Take passes of the bare kernel, of this process and of a cluster in turns."""
-    rates = step_rates(train, LOG_LOSS, None, None)
-    bare = BareKernel(train, Rule(options.solver == "ftrl", *rates, alpha2=options.alpha))
+    ftrl = options.solver == "ftrl"
+    kappa = curvature_of(LOG_LOSS, ftrl=ftrl)
+    rates = step_rates(train, LOG_LOSS, None, None, kappa=kappa)
+    bare = BareKernel(train, Rule(ftrl, *rates, alpha2=options.alpha, kappa=kappa))
     bare.seconds_of_a_pass()
     taken: dict[str, list[float]] = {"bare kernel": [], "in process": [], "cluster": []}
     ratios: dict[str, list[float]] = {"in process": [], "cluster": []}

@@ -102,7 +102,9 @@ class Simulation:
         self.data, self.rule = data, rule
         self.updaters = updater, replace(updater, alpha=0.0)
         l2, l1 = updater.alpha * (1 - updater.l1_ratio), updater.alpha * updater.l1_ratio
-        step = Rule(isinstance(updater, FTRL), updater.eta, updater.beta, l2, l1)
+        ftrl = isinstance(updater, FTRL)
+        kappa = 0.0 if isinstance(updater, FTRL) else updater.kappa
+        step = Rule(ftrl, updater.eta, updater.beta, l2, l1, kappa)
         self.steps = step, step.unpenalised()
         self.rows = self.empty(updater.n_fields)
         for u, rows in zip(self.updaters, self.rows, strict=True):

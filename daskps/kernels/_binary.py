@@ -30,7 +30,17 @@ def longest_row(indptr: NDArray[np.int64], start: int, stop: int) -> int:
     return longest
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(inline="always")
+def step_size(n: Scalar, per_eta: Scalar, beta: Scalar, kappa: Scalar, l2: Scalar) -> Scalar:
+    """Step of a coordinate whose sum of squared gradients is `n`."""
+    return np.float32(1) / ((beta + np.sqrt(n)) * per_eta + kappa * n + l2)
+
+
+# A row is read, worked on in small arrays of its own, and written back: roots and divisions, which
+# are most of the time, are then done many at a time. Python's check of divisors would prevent it.
+# No loop both adds up and stores: whether it is done many at a time, and with that the order of
+# additions, would depend on where the arrays happen to lie in memory.
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def train(
     indptr: NDArray[np.int64],
     indices: NDArray[np.uint32],
@@ -48,6 +58,7 @@ def train(
     eta: Scalar,
     beta: Scalar,
     bias_eta: Scalar,
+    kappa: Scalar,
     l2: Scalar,
     l1: Scalar,
 ) -> Scalar:
@@ -56,55 +67,68 @@ def train(
     Z, N, W, LAM = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
     weighted = weight.size > 0
     per_eta, bias_per_eta = one / eta, one / bias_eta
-    root = np.empty(longest_row(indptr, start, stop), np.float32)
+    longest = longest_row(indptr, start, stop)
+    was, steps = np.empty(longest, np.float32), np.empty(longest, np.float32)
+    pull, root = np.empty(longest, np.float32), np.empty(longest, np.float32)
     S = state[:, :, 0]
     b = bias[0, :, 0].copy()
     total: Scalar = 0.0
     for i in range(start, stop):
-        first, last = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+        first, m = np.uint64(indptr[i]), np.uint64(indptr[i + 1] - indptr[i])
         coming = min(i + AHEAD, stop - 1)
         for j in range(np.uint64(indptr[coming]), np.uint64(indptr[coming + 1])):
             prefetch(S, indices[j])
         s = b[2]
-        for j in range(first, last):
-            s += S[indices[j], W] if values is None else S[indices[j], W] * values[j]
+        for t in range(m):
+            k = indices[first + t]
+            s += S[k, W] if values is None else S[k, W] * values[first + t]
+        for t in range(m):
+            was[t] = S[indices[first + t], N]
         loss, slope, response = margin_loss(kind, epsilon, s, y[i])
         sw = weight[i] if weighted else one
         total += sw * loss
         g0 = sw * slope
         pace = np.float32(0)
-        for j in range(first, last):
-            k = indices[j]
-            g = g0 if values is None else g0 * values[j]
-            n0 = S[k, N]
-            n1 = n0 + g * g
-            r1 = np.sqrt(n1)
-            step = one / ((beta + r1) * per_eta + l2)
-            S[k, N] = n1
-            own = step if values is None else step * values[j] * values[j]
-            pace += own
-            root[j - first] = np.sqrt(own)
-            if is_ftrl:
-                z = S[k, Z] + g - (r1 - np.sqrt(n0)) * per_eta * S[k, W]
-                S[k, Z] = z
-                S[k, W] = soft_threshold(-z * step, l1 * step)
-            else:
-                S[k, W] -= g * step
+        for t in range(m):
+            x = one if values is None else values[first + t]
+            step = step_size(was[t] + g0 * x * (g0 * x), per_eta, beta, kappa, l2)
+            steps[t] = step
+            root[t] = abs(x) * np.sqrt(step)
+        for t in range(m):
+            pace += root[t] * root[t]
+        if is_ftrl:
+            for t in range(m):
+                g = g0 if values is None else g0 * values[first + t]
+                pull[t] = (np.sqrt(was[t] + g * g) - np.sqrt(was[t])) * per_eta
+        share = HALF * sw * response
         if learn_bias:
             n1 = b[1] + g0 * g0
-            r1 = np.sqrt(n1)
-            step = one / ((one + r1) * bias_per_eta)
+            step = step_size(n1, bias_per_eta, one, kappa, np.float32(0))
             if is_ftrl:
-                b[0] += g0 - (r1 - np.sqrt(b[1])) * bias_per_eta * b[2]
+                b[0] += g0 - (np.sqrt(n1) - np.sqrt(b[1])) * bias_per_eta * b[2]
                 b[2] = -b[0] * step
             else:
                 b[2] -= g0 * step
             b[1] = n1
             pace += step
-            b[3] += HALF * sw * response * np.sqrt(pace * step)
-        c = HALF * sw * response * np.sqrt(pace)
-        for j in range(first, last):
-            S[indices[j], LAM] += c * root[j - first]
+            b[3] += share * np.sqrt(pace * step)
+        share *= np.sqrt(pace)
+        for t in range(m):
+            k = indices[first + t]
+            g = g0 if values is None else g0 * values[first + t]
+            n0, step = S[k, N], steps[t]
+            n1 = n0 + g * g
+            if n0 != was[t]:  # this row has the key twice: take one step after the other
+                step = step_size(n1, per_eta, beta, kappa, l2)
+                pull[t] = (np.sqrt(n1) - np.sqrt(n0)) * per_eta
+            S[k, N] = n1
+            if is_ftrl:
+                z = S[k, Z] + g - pull[t] * S[k, W]
+                S[k, Z] = z
+                S[k, W] = soft_threshold(-z * step, l1 * step)
+            else:
+                S[k, W] -= g * step
+            S[k, LAM] += share * root[t]
     bias[0, :, 0] = b
     return total
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskps.kernels._binary import FAST, HALF, longest_row
+from daskps.kernels._binary import FAST, HALF, longest_row, step_size
 from daskps.kernels._losses import LOG_LOSS, margin_loss
 from daskps.kernels._state import F32, Scalar, soft_threshold
 
@@ -58,17 +58,17 @@ def _step(
     is_ftrl: bool,
     per_eta: Scalar,
     beta: Scalar,
+    kappa: Scalar,
     l2: Scalar,
     l1: Scalar,
 ) -> Scalar:
     """Take gradient `g` into class `c` of a key's fields (4, width); return the step size."""
     n0 = row[1, c]
     n1 = n0 + g * g
-    r1 = np.sqrt(n1)
-    step = np.float32(1) / ((beta + r1) * per_eta + l2)
+    step = step_size(n1, per_eta, beta, kappa, l2)
     row[1, c] = n1
     if is_ftrl:
-        z = row[0, c] + g - (r1 - np.sqrt(n0)) * per_eta * row[2, c]
+        z = row[0, c] + g - (np.sqrt(n1) - np.sqrt(n0)) * per_eta * row[2, c]
         row[0, c] = z
         row[2, c] = soft_threshold(-z * step, l1 * step)
     else:
@@ -76,7 +76,7 @@ def _step(
     return step
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def train(
     indptr: NDArray[np.int64],
     indices: NDArray[np.uint32],
@@ -94,6 +94,7 @@ def train(
     eta: Scalar,
     beta: Scalar,
     bias_eta: Scalar,
+    kappa: Scalar,
     l2: Scalar,
     l1: Scalar,
 ) -> Scalar:
@@ -123,12 +124,14 @@ def train(
             x = one if values is None else values[j]
             row = state[indices[j]]
             for c in range(width):
-                own = x * x * _step(row, c, sw * s[c] * x, is_ftrl, per_eta, beta, l2, l1)
+                step = _step(row, c, sw * s[c] * x, is_ftrl, per_eta, beta, kappa, l2, l1)
+                own = x * x * step
                 pace[c] += own
                 root[j - first, c] = np.sqrt(own)
         if learn_bias:
             for c in range(width):
-                own = _step(bias[0], c, sw * s[c], is_ftrl, bias_per_eta, one, zero, zero)
+                g = sw * s[c]
+                own = _step(bias[0], c, g, is_ftrl, bias_per_eta, one, kappa, zero, zero)
                 pace[c] += own
                 bias[0, 3, c] += curvature[c] * np.sqrt(pace[c] * own)
         for c in range(width):

@@ -33,7 +33,7 @@ def soft_threshold(u: Scalar, t: Scalar) -> Scalar:
     return np.copysign(np.maximum(abs(u) - t, np.float32(0)), u)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def begin(
     pulled: F32,
     is_ftrl: bool,
@@ -59,7 +59,7 @@ def begin(
                 out[i, 2, c] = value
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def end(
     pulled: F32,
     state: F32,

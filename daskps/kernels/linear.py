@@ -30,13 +30,16 @@ STATE_FIELDS = _state.N_FIELDS
 _EMPTY = np.empty(0, np.float32)
 # Smaller slices say too little about the intercept, and dense rows about their response.
 _MIN_SLICE = 512
+_KAPPA = 0.3
+_REACH_CURVED = 0.8
 _REACH = {"log_loss": 0.6, "hinge": 0.3, "squared_hinge": 0.2, "squared": 0.45, "huber": 0.45}
 
 
 class Rule(NamedTuple):
     """How a gradient becomes a step; the same numbers as the table's updater.
 
-    With n the sum of squared gradients of a coordinate, a step is ``eta / (beta + sqrt(n))``.
+    With n the sum of squared gradients of a coordinate, a step is
+    ``1 / ((beta + sqrt(n)) / eta + kappa n)``.
     """
 
     ftrl: bool
@@ -47,6 +50,9 @@ class Rule(NamedTuple):
     """alpha x (1 - l1_ratio)."""
     alpha1: float = 0.0
     """alpha x l1_ratio."""
+    kappa: float = 0.0
+    """AdaGrad only: how far steps follow the curvature, of which n is an estimate; see
+    `curvature_of`."""
 
     def unpenalised(self) -> Rule:
         """Return the rule of the intercept's table.
@@ -147,7 +153,9 @@ def train(
     if fit_intercept and settle_intercept:
         settle: Any = _bias.settle_binary if binary else _bias.settle_multi
         settle(*common, rule.ftrl, bias_eta, np.float32(1))
-    return float(loop(*common, fit_intercept, rule.ftrl, eta, beta, bias_eta, l2, l1))
+    assert not (rule.ftrl and rule.kappa), rule
+    pace = (eta, beta, bias_eta, np.float32(rule.kappa))
+    return float(loop(*common, fit_intercept, rule.ftrl, *pace, l2, l1))
 
 
 def end(rule: Rule, pulled: F32, state: F32, T_end: float, out: F32) -> None:
@@ -250,8 +258,24 @@ def rows_per_clock(partition_rows: int, n_concurrent: int) -> int:
     return max(min(partition_rows, _MIN_SLICE), -(-partition_rows // clocks))
 
 
+def curvature_of(loss: Loss, *, ftrl: bool) -> float:
+    """Return the `kappa` of a rule.
+
+    Of the log-loss the squared slope of a row is on average its second derivative (both are the
+    Fisher information), so n tells what the loss curves a coordinate by. Where n is large a step
+    of its inverse is of the size that ends at the minimum instead of going round it. The other
+    losses, and the duals of FTRL, have no such n.
+    """
+    return _KAPPA if loss.name == "log_loss" and not ftrl else 0.0
+
+
 def default_rates(
-    n_rows: int, nnz: int, sum_of_squares: float, loss: Loss = LOG_LOSS
+    n_rows: int,
+    nnz: int,
+    sum_of_squares: float,
+    loss: Loss = LOG_LOSS,
+    *,
+    kappa: float = 0.0,
 ) -> tuple[float, float]:
     """Return eta and beta that suit data of this scale.
 
@@ -265,10 +289,13 @@ def default_rates(
         Of all values; `nnz` when they are all ones.
     loss
         Of margins; quantities are to have a deviation near 1.
+    kappa
+        Of the rule; where it ends steps that are too long, they may begin longer.
     """
     if nnz == 0 or sum_of_squares <= 0:
         return 0.1, 1.0
-    return _REACH[loss.name] * (n_rows / sum_of_squares) ** 0.5, (sum_of_squares / nnz) ** 0.5
+    reach = _REACH[loss.name] if kappa == 0 else _REACH_CURVED
+    return reach * (n_rows / sum_of_squares) ** 0.5, (sum_of_squares / nnz) ** 0.5
 
 
 def warm_up(width: int, *, has_values: bool) -> None:

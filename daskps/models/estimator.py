@@ -29,13 +29,7 @@ from daskps.models import answers, predict, saved
 from daskps.models.evaluation import Evaluated
 from daskps.models.features import KeyedScore, hashed_alike
 from daskps.models.linear import COEF, INTERCEPT, LinearModel, goes_on_from, state_of
-from daskps.models.parameters import (
-    absolute,
-    check_parameters,
-    clocks_per_pass,
-    draws,
-    step_rates,
-)
+from daskps.models.parameters import absolute, check_parameters, clocks_per_pass, draws, step_rates
 from daskps.models.refined import without_anchors
 from daskps.models.solvers import BATCH, batch_model, check_solver, local_model
 from daskps.models.target import Target
@@ -212,7 +206,9 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     def _model(self, n_features: int, target: Target, *, start: bool) -> Any:
         """Return the model to train; `start` tells whether it goes on from what is there."""
         loss = self._loss(target)
-        eta, beta = step_rates(target.dataset, loss, self.eta0, self._rates if start else None)
+        kappa = kernel.curvature_of(loss, ftrl=self.solver != "adagrad")
+        rates = self.eta0, self._rates if start else None
+        eta, beta = step_rates(target.dataset, loss, *rates, kappa=kappa)
         classes = () if target.classes is None else tuple(target.classes.tolist())
         alpha, l1_ratio = target.scale.penalty(float(self.alpha), float(self.l1_ratio))
         return LinearModel(
@@ -227,6 +223,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
             fit_intercept=self.fit_intercept,
             discount=self.consistency != "bsp",
             loss=loss,
+            kappa=kappa,
             **draws(self),
         )
 

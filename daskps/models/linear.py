@@ -70,8 +70,8 @@ class LinearModel:
         Factor of each class's samples, or None.
     solver
         ``adagrad`` or ``ftrl``.
-    eta, beta
-        A step is ``eta / (beta + sqrt(n))`` with n the sum of squared gradients.
+    eta, beta, kappa
+        See `daskps.kernels.linear.Rule`.
     alpha, l1_ratio
         Penalty, see `daskps.kernels.linear`.
     fit_intercept
@@ -104,6 +104,7 @@ class LinearModel:
     seed: int = 0
     refined_after: float | None = None
     short: bool = False
+    kappa: float = 0.0
 
     @property
     def width(self) -> int:
@@ -114,7 +115,7 @@ class LinearModel:
     def rule(self) -> kernel.Rule:
         """How the kernels step."""
         l2, l1 = self.alpha * (1 - self.l1_ratio), self.alpha * self.l1_ratio
-        return kernel.Rule(self.solver == "ftrl", self.eta, self.beta, l2, l1)
+        return kernel.Rule(self.solver == "ftrl", self.eta, self.beta, l2, l1, self.kappa)
 
     @property
     def _rules(self) -> tuple[kernel.Rule, kernel.Rule]:
@@ -125,6 +126,8 @@ class LinearModel:
         updater = FTRL if self.solver == "ftrl" else AdaGrad
         rule, free = self._rules
         common: Any = {"discount": self.discount, "refined_after": self.refined_after}
+        if updater is AdaGrad:
+            common["kappa"] = self.kappa
         penalised = updater(
             eta=rule.eta,
             beta=rule.beta,

@@ -191,7 +191,12 @@ def clocks_per_pass(dataset: Dataset, rows_per_clock: int | None) -> int:
 
 
 def step_rates(
-    dataset: Dataset, loss: kernel.Loss, eta0: float | None, before: tuple[float, float] | None
+    dataset: Dataset,
+    loss: kernel.Loss,
+    eta0: float | None,
+    before: tuple[float, float] | None,
+    *,
+    kappa: float = 0.0,
 ) -> tuple[float, float]:
     """Return eta and beta: of `eta0`, or as `before`, or those that suit the data and the loss.
 
@@ -204,7 +209,7 @@ def step_rates(
     part = dataset.partition(0)
     x = np.ones(part.nnz, np.float32) if part.values is None else part.values
     nnz, squares = int(np.count_nonzero(x)), float(np.dot(x, x))
-    return kernel.default_rates(part.n_rows, nnz, squares, loss)
+    return kernel.default_rates(part.n_rows, nnz, squares, loss, kappa=kappa)
 
 
 def absolute(store: str | os.PathLike[str] | None) -> str | None:

@@ -22,7 +22,7 @@ from daskps.errors import RunFailed, RunTimeout, ShardLost
 from daskps.run import dask_data, dask_probe, dask_worker, plugins
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
-from daskps.run.dask_calls import Caller, Line
+from daskps.run.dask_calls import Caller, Line, Spent
 from daskps.run.dask_hub import Hub, expel, shard_key
 from daskps.run.dask_start import wait_for_worker
 from daskps.run.engine import PING, ControlCall, Engine
@@ -89,6 +89,7 @@ class DaskEngine(Engine):
         self._caller = Caller(self._line)
         self._pace = Pace(plan.server.n_partitions)
         self._tasks: dict[int, tuple[Future[Any], int]] = {}
+        self._spent = Spent()
         self._futures: dict[int, Future[Any]] = {}
         self._made: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         self._data: list[Future[Any]] = []
@@ -136,6 +137,7 @@ class DaskEngine(Engine):
         """Return the next event; without the scheduler there is no other than the end."""
         if self._client.status != "running":
             return ev.RecoveryFailed(self._cut_off())
+        self._spent.rest(idle=self._inbox.empty())
         return super().next_event(timeout)
 
     def _wait(self, futures: Sequence[Future[Any]], timeout: float) -> list[Future[Any]]:
@@ -273,7 +275,8 @@ class DaskEngine(Engine):
         return loss_of(self, address)
 
     def _finished(self, token: int, done: ev.TaskDone) -> ev.Event:
-        self._drop(token)
+        self._pace.ended(token)
+        self._spent.add(self._tasks.pop(token, (None,))[0])
         self._pace.took(done.worker, done.metrics["seconds"])
         return done
 
@@ -289,6 +292,7 @@ class DaskEngine(Engine):
         )
         self._tasks[action.token] = (future, self.layout.generation)
         future.add_done_callback(self._ended(action.token))
+        self._spent.started()
 
     def _placing(self, action: ev.Launch) -> dict[str, Any]:
         """Return where a task should run: mostly Dask knows best."""
@@ -320,7 +324,7 @@ class DaskEngine(Engine):
             return None
         generation, status = known[1], future.status
         error = future.exception(timeout=PING) if status == "error" else None
-        self._drop(token)
+        self._abandon(token)
         if status == "cancelled":
             return ev.RecoveryFailed(self._cut_off())
         if generation != self.layout.generation or error is None:
@@ -343,12 +347,8 @@ class DaskEngine(Engine):
         self._ask(self._client._run_on_scheduler, expel, address)
 
     def _abandon(self, token: int) -> None:
-        self._drop(token)
-
-    def _drop(self, token: int) -> None:
         self._pace.ended(token)
-        known = self._tasks.pop(token, None)
-        if known is not None:
+        if known := self._tasks.pop(token, None):
             known[0].release()
 
     def _evaluate(self, clock: int) -> None:
@@ -377,6 +377,7 @@ class DaskEngine(Engine):
         futures += [*self._made, *self._data, *self._held_out]
         for future in futures:
             future.release()
+        self._spent.release()
         self._tasks.clear()
         self._futures.clear()
         self._data = self._held_out = []

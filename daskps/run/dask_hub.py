@@ -16,6 +16,9 @@ from daskps.run.dask_worker import TOPIC
 RETIRE = "retire_workers"
 STARTED = 60.0
 """Seconds in which a worker that has registered must have started."""
+SOON = 0.001
+"""Seconds for which a driver's messages to the scheduler are gathered during a run. Dask's 10 ms
+let every second task of a clock, and all if another message went before, start that much later."""
 DRAINED = 60.0
 """Seconds in which a worker that retires must have given its shards away."""
 _SHARD = "('daskps-shard-"
@@ -155,6 +158,9 @@ class Hub:
 
     def __init__(self, client: Client) -> None:
         self._listeners: dict[str, Listener] = {}
+        assert client.scheduler_comm is not None, "the client is not connected"
+        self._stream = client.scheduler_comm
+        self._usual = self._stream.interval
         client.subscribe_topic(TOPIC, self._receive)
 
     @classmethod
@@ -168,10 +174,13 @@ class Hub:
     def attach(self, run: str, listener: Listener) -> None:
         """Call `listener`, on the client's event loop, with the news that concern `run`."""
         self._listeners[run] = listener
+        self._stream.interval = SOON
 
     def detach(self, run: str) -> None:
         """Stop calling the listener of `run`."""
         self._listeners.pop(run, None)
+        if not self._listeners:
+            self._stream.interval = self._usual
 
     def _receive(self, event: tuple[float, dict[str, Any]]) -> None:
         _, message = event

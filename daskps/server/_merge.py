@@ -27,6 +27,12 @@ def stiffness(lam: Scalar) -> Scalar:
 
 
 @njit(inline="always")
+def step_size(n: Scalar, eta: Scalar, beta: Scalar, kappa: Scalar) -> Scalar:
+    """AdaGrad's step, 1 / ((beta + sqrt(n)) / eta + kappa n)."""
+    return eta / (beta + np.sqrt(n) + eta * kappa * n)
+
+
+@njit(inline="always")
 def proximal(v: Scalar, weight: Scalar, l2: Scalar, l1: Scalar) -> Scalar:
     """Minimise ``weight/2 (w - v)^2 + l2/2 w^2 + l1 |w|`` over w."""
     return np.copysign(np.maximum(abs(v) * weight - l1, np.float32(0)), v) / (weight + l2)
@@ -47,7 +53,7 @@ def joint(
     return base + change / stiffness(others + lam)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def gather(rows: F32, idx: Index, everything: bool, out: F32) -> None:
     """Copy the first ``out.shape[1]`` fields of rows `idx`."""
     for k in range(out.shape[0]):
@@ -57,7 +63,7 @@ def gather(rows: F32, idx: Index, everything: bool, out: F32) -> None:
                 out[k, f, c] = rows[i, f, c]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def commit_sgd(rows: F32, idx: Index, everything: bool, acc: F32) -> None:
     """Merge a clock of local SGD; acc holds the sums of force and lam."""
     for k in range(acc.shape[0]):
@@ -66,7 +72,7 @@ def commit_sgd(rows: F32, idx: Index, everything: bool, acc: F32) -> None:
             rows[i, 0, c] += acc[k, 0, c] / stiffness(acc[k, 1, c])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def apply_sgd(rows: F32, idx: Index, everything: bool, push: F32) -> None:
     """Merge one push of local SGD on arrival."""
     for k in range(push.shape[0]):
@@ -77,7 +83,7 @@ def apply_sgd(rows: F32, idx: Index, everything: bool, push: F32) -> None:
             rows[i, 1, c] += lam
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def commit_adagrad(
     rows: F32,
     idx: Index,
@@ -85,6 +91,7 @@ def commit_adagrad(
     acc: F32,
     eta: Scalar,
     beta: Scalar,
+    kappa: Scalar,
     l2: Scalar,
     l1: Scalar,
 ) -> None:
@@ -94,12 +101,12 @@ def commit_adagrad(
         for c in range(rows.shape[2]):
             rows[i, 1, c] += acc[k, 1, c]
             weight = stiffness(acc[k, 2, c])
-            step = eta / (beta + np.sqrt(rows[i, 1, c]))
+            step = step_size(rows[i, 1, c], eta, beta, kappa)
             v = rows[i, 0, c] + acc[k, 0, c] / weight
             rows[i, 0, c] = proximal(v, weight, l2 * step, l1 * step)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def shrink_adagrad(
     rows: F32,
     idx: Index,
@@ -107,6 +114,7 @@ def shrink_adagrad(
     but: Index,
     eta: Scalar,
     beta: Scalar,
+    kappa: Scalar,
     l2: Scalar,
     l1: Scalar,
 ) -> None:
@@ -119,11 +127,11 @@ def shrink_adagrad(
         if at < but.size and but[at] == i:
             continue
         for c in range(rows.shape[2]):
-            step = eta / (beta + np.sqrt(rows[i, 1, c]))
+            step = step_size(rows[i, 1, c], eta, beta, kappa)
             rows[i, 0, c] = proximal(rows[i, 0, c], np.float32(1), l2 * step, l1 * step)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def commit_mean(rows: F32, idx: Index, everything: bool, acc: F32) -> None:
     """Add mean changes; acc holds the sums of counts x changes and, third, of counts."""
     for k in range(acc.shape[0]):
@@ -133,13 +141,14 @@ def commit_mean(rows: F32, idx: Index, everything: bool, acc: F32) -> None:
                 rows[i, 0, c] += acc[k, 0, c] / acc[k, 2, c]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def flush_adagrad(
     rows: F32,
     idx: Index,
     everything: bool,
     eta: Scalar,
     beta: Scalar,
+    kappa: Scalar,
     alpha2: Scalar,
     alpha1: Scalar,
     T: Scalar,
@@ -150,12 +159,12 @@ def flush_adagrad(
         i = k if everything else idx[k]
         for c in range(out.shape[2]):
             since = max(T - rows[i, 3, c], 0.0)
-            step = eta / (beta + np.sqrt(rows[i, 1, c]))
+            step = step_size(rows[i, 1, c], eta, beta, kappa)
             l2, l1 = np.float32(alpha2 * since) * step, np.float32(alpha1 * since) * step
             out[k, 0, c] = proximal(rows[i, 0, c], np.float32(1), l2, l1)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def apply_adagrad(
     rows: F32,
     idx: Index,
@@ -163,6 +172,7 @@ def apply_adagrad(
     push: F32,
     eta: Scalar,
     beta: Scalar,
+    kappa: Scalar,
     alpha2: Scalar,
     alpha1: Scalar,
     T: Scalar,
@@ -174,20 +184,20 @@ def apply_adagrad(
         i = k if everything else idx[k]
         for c in range(push.shape[2]):
             since = max(T - rows[i, 3, c], 0.0)
-            step = eta / (beta + np.sqrt(rows[i, 1, c]))
+            step = step_size(rows[i, 1, c], eta, beta, kappa)
             l2, l1 = np.float32(alpha2 * since) * step, np.float32(alpha1 * since) * step
             now = proximal(rows[i, 0, c], np.float32(1), l2, l1)
             lam, base, Lam = push[k, 2, c], push[k, 3, c], push[k, 4, c]
             v = joint(now, rows[i, 2, c], base, Lam, push[k, 0, c], lam)
             weight = stiffness(rows[i, 2, c] - Lam + lam)
             rows[i, 1, c] += push[k, 1, c]
-            step = eta / (beta + np.sqrt(rows[i, 1, c]))
+            step = step_size(rows[i, 1, c], eta, beta, kappa)
             rows[i, 0, c] = proximal(v, weight, own2 * step, own1 * step)
             rows[i, 2, c] += lam
             rows[i, 3, c] = np.float32(T + R)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def commit_ftrl(
     rows: F32, idx: Index, everything: bool, acc: F32, eta: Scalar, beta: Scalar, l2: Scalar
 ) -> None:
@@ -203,7 +213,7 @@ def commit_ftrl(
             rows[i, 1, c] = n
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def commit_ftrl_mean(
     rows: F32,
     idx: Index,
@@ -227,7 +237,7 @@ def commit_ftrl_mean(
                 rows[i, 0, c] = -(D * w + away)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def apply_ftrl(
     rows: F32,
     idx: Index,
@@ -251,7 +261,7 @@ def apply_ftrl(
             rows[i, 2, c] += lam
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def ftrl_values(rows: F32, eta: Scalar, beta: Scalar, l2: Scalar, l1: Scalar, out: F32) -> None:
     """Fill `out` (m, width) with the weights that the dual stands for."""
     for i in range(rows.shape[0]):
@@ -261,7 +271,7 @@ def ftrl_values(rows: F32, eta: Scalar, beta: Scalar, l2: Scalar, l1: Scalar, ou
             out[i, c] = np.copysign(np.maximum(abs(u) - l1 / D, np.float32(0)), u)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def ftrl_duals(values: F32, eta: Scalar, beta: Scalar, rows: F32) -> None:
     """Set fresh rows so that their weights, before any sample, are `values` (m, width)."""
     for i in range(rows.shape[0]):

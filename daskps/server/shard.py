@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.errors import StaleLayout
-from daskps.server import moving
+from daskps.server import moving, pieces
 from daskps.server.barrier import Barrier
 from daskps.server.cells import histogram, stacked
 from daskps.server.finite import checked
@@ -90,8 +90,7 @@ class Shard:
             self._check_generation(msg.generation)
             self._admit(msg.clock)
             for want, rows in zip(msg.wants, out, strict=True):
-                for slot, at, part in self._pieces(want, rows):
-                    slot.pull(slot.locate(at, create=False), self.samples, part, at)
+                pieces.pull(self._tables[want.table], want, self.samples, rows)
             return self.samples
 
     def push(self, msg: Push) -> Ack:
@@ -182,7 +181,8 @@ class Shard:
         sizes, (first, stop) = msg.arrays.get("sizes"), msg.arrays["slots"].tolist()
         some = None if sizes is None else sizes.tolist()
         want = Want(msg.table, first, stop, some, msg.arrays.get("at"))
-        return stacked([slot.gather(at) for slot, at, _ in self._parts(want)])
+        parts = pieces.parts(self._tables[msg.table], want)
+        return stacked([slot.gather(at) for slot, at, _ in parts])
 
     def _fold(self, msg: Push) -> None:
         self._each(msg, lambda t, idx, d: t.fold(idx, d))
@@ -196,33 +196,12 @@ class Shard:
     def _each(self, msg: Push, act: Callable[[Any, Index, Rows], None]) -> None:
         parts = []
         for want, deltas in zip(msg.wants, msg.deltas, strict=True):
-            for slot, at, delta in self._pieces(want, deltas):
+            for slot, at, delta in pieces.of_rows(self._tables[want.table], want, deltas):
                 if len(delta):  # an empty change would still copy a slot that a cut shares
-                    parts.append((slot, slot.locate(at, create=True), delta))
+                    idx = None if at is None else slot.locate(at, create=True)
+                    parts.append((slot, idx, delta))
         for slot, idx, delta in parts:  # all rows were found: nothing is applied by halves
             act(slot, idx, delta)
-
-    def _pieces(self, want: Want, rows: Rows) -> Iterator[tuple[Any, Index, Rows]]:
-        """Yield each slot with its part of the positions and of the rows."""
-        end = 0
-        for slot, at, where in self._parts(want):
-            yield slot, at, rows[where]
-            end = where.stop
-        if end != len(rows):
-            raise ValueError(
-                f"{len(rows)} rows came for slots {want.first} to {want.stop} of table "
-                f"{want.table!r}, expected {end}; the key set was built for another table."
-            )
-
-    def _parts(self, want: Want) -> Iterator[tuple[Any, Index, slice]]:
-        """Yield each slot with its part of the positions, and which part that is."""
-        table, start = self._tables[want.table], 0
-        for i, number in enumerate(range(want.first, want.stop)):
-            slot = table[number]
-            n = len(slot.rows) if want.sizes is None else want.sizes[i]
-            where = slice(start, start + n)
-            yield slot, None if want.at is None else want.at[where], where
-            start += n
 
     def _admit(self, clock: int) -> None:
         self._counts["pulls"] += 1

@@ -21,13 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.server import _merge
-from daskps.server.gather import flat
+from daskps.server._rows import EVERYTHING, frozen, gather, rows_of
 
 Array = NDArray[Any]
 Index = NDArray[Any] | None
-
-_EVERYTHING = np.empty(0, np.int64)
-_EVERYTHING.flags.writeable = False
 
 
 class Updater(Protocol):
@@ -117,10 +114,13 @@ class Add(msgspec.Struct, frozen=True, tag=True):
         raise AssertionError("nothing shrinks")
 
     def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
-        rows[slice(None) if idx is None else idx] += acc
+        self.apply(rows, idx, acc, T, R)
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
-        rows[slice(None) if idx is None else idx] += push
+        if idx is None:
+            rows += push
+        else:
+            rows[idx] += push
 
     def values(self, rows: Array, T: float) -> Array:
         return rows[:, 0].copy()
@@ -237,20 +237,20 @@ class SGD(_Local, frozen=True, tag=True):
         rows[:, 1:] = 0
 
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
-        _gather(rows, idx, out)
+        gather(rows, idx, out)
 
     def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
-        _merge.commit_sgd(rows, *_rows_of(idx), _frozen(acc))
+        _merge.commit_sgd(rows, *rows_of(idx), frozen(acc))
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
-        _merge.apply_sgd(rows, *_rows_of(idx), _frozen(push))
+        _merge.apply_sgd(rows, *rows_of(idx), frozen(push))
 
     def values(self, rows: Array, T: float) -> Array:
         return rows[:, 0].copy()
 
 
 class AdaGrad(_Local, frozen=True, tag=True):
-    """Steps ``eta / (beta + sqrt(n))``; the shard applies the penalty.
+    """Steps ``1 / ((beta + sqrt(n)) / eta + kappa n)``; the shard applies the penalty.
 
     Fields of a row: w, n; with `discount` also Lam and t, the samples seen when w last changed,
     because rows that nobody touches shrink too and are brought up to date when read.
@@ -266,6 +266,7 @@ class AdaGrad(_Local, frozen=True, tag=True):
     beta: float = 1.0
     alpha: float = 0.0
     l1_ratio: float = 0.0
+    kappa: float = 0.0
 
     @property
     def n_fields(self) -> int:
@@ -276,9 +277,9 @@ class AdaGrad(_Local, frozen=True, tag=True):
         rows[:, 1:] = 0
 
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
-        _gather(rows, idx, out)
+        gather(rows, idx, out)
         if self.discount:
-            _merge.flush_adagrad(_frozen(rows), *_rows_of(idx), *_rates(self), float(T), out)
+            _merge.flush_adagrad(frozen(rows), *rows_of(idx), *self._pace(), float(T), out)
 
     @property
     def shrinks(self) -> bool:
@@ -286,25 +287,30 @@ class AdaGrad(_Local, frozen=True, tag=True):
 
     def shrink(self, rows: Array, idx: Index, but: Array, T: float, R: float) -> None:
         if not self.refined(T):
-            _merge.shrink_adagrad(rows, *_rows_of(idx), _frozen(but), *self._step_and_penalty(R))
+            _merge.shrink_adagrad(rows, *rows_of(idx), frozen(but), *self._step_and_penalty(R))
 
     def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
         if self.refined(T):
-            _merge.commit_mean(rows, *_rows_of(idx), _frozen(acc))
+            _merge.commit_mean(rows, *rows_of(idx), frozen(acc))
             return
-        _merge.commit_adagrad(rows, *_rows_of(idx), _frozen(acc), *self._step_and_penalty(R))
+        _merge.commit_adagrad(rows, *rows_of(idx), frozen(acc), *self._step_and_penalty(R))
 
-    def _step_and_penalty(self, R: float) -> tuple[Any, Any, Any, Any]:
+    def _pace(self) -> tuple[Any, Any, Any, Any, Any]:
+        """Return eta, beta, kappa, alpha2, alpha1."""
         eta, beta, alpha2, alpha1 = _rates(self)
-        return eta, beta, np.float32(alpha2 * R), np.float32(alpha1 * R)
+        return eta, beta, np.float32(self.kappa), alpha2, alpha1
+
+    def _step_and_penalty(self, R: float) -> tuple[Any, Any, Any, Any, Any]:
+        eta, beta, kappa, alpha2, alpha1 = self._pace()
+        return eta, beta, kappa, np.float32(alpha2 * R), np.float32(alpha1 * R)
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
-        _merge.apply_adagrad(rows, *_rows_of(idx), _frozen(push), *_rates(self), float(T), float(R))
+        _merge.apply_adagrad(rows, *rows_of(idx), frozen(push), *self._pace(), float(T), float(R))
 
     def values(self, rows: Array, T: float) -> Array:
         out = np.empty((rows.shape[0], 1, rows.shape[2]), np.float32)
         if self.discount:
-            _merge.flush_adagrad(_frozen(rows), _EVERYTHING, True, *_rates(self), float(T), out)
+            _merge.flush_adagrad(frozen(rows), EVERYTHING, True, *self._pace(), float(T), out)
         else:
             out[:] = rows[:, :1]
         return out[:, 0]
@@ -335,26 +341,26 @@ class FTRL(_Local, frozen=True, tag=True):
     def init(self, rows: Array, values: Array) -> None:
         rows[:] = 0
         eta, beta, _, _ = _rates(self)
-        _merge.ftrl_duals(_frozen(values), eta, beta, rows)
+        _merge.ftrl_duals(frozen(values), eta, beta, rows)
 
     def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
-        _gather(rows, idx, out)
+        gather(rows, idx, out)
 
     def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
         eta, beta, alpha2, alpha1 = _rates(self)
         if self.refined_after is not None and self.refined(T):
             T = self.refined_after
             l2, l1 = np.float32(alpha2 * T), np.float32(alpha1 * T)
-            _merge.commit_ftrl_mean(rows, *_rows_of(idx), _frozen(acc), eta, beta, l2, l1)
+            _merge.commit_ftrl_mean(rows, *rows_of(idx), frozen(acc), eta, beta, l2, l1)
             return
         _merge.commit_ftrl(
-            rows, *_rows_of(idx), _frozen(acc), eta, beta, np.float32(alpha2 * (T + R))
+            rows, *rows_of(idx), frozen(acc), eta, beta, np.float32(alpha2 * (T + R))
         )
 
     def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
         eta, beta, alpha2, _ = _rates(self)
         l2 = np.float32(alpha2 * (T + R))
-        _merge.apply_ftrl(rows, *_rows_of(idx), _frozen(push), eta, beta, l2)
+        _merge.apply_ftrl(rows, *rows_of(idx), frozen(push), eta, beta, l2)
 
     def values(self, rows: Array, T: float) -> Array:
         eta, beta, alpha2, alpha1 = _rates(self)
@@ -362,7 +368,7 @@ class FTRL(_Local, frozen=True, tag=True):
             T = min(T, self.refined_after)  # the penalty has stopped growing
         out = np.empty((rows.shape[0], rows.shape[2]), np.float32)
         l2, l1 = np.float32(alpha2 * T), np.float32(alpha1 * T)
-        _merge.ftrl_values(_frozen(rows), eta, beta, l2, l1, out)
+        _merge.ftrl_values(frozen(rows), eta, beta, l2, l1, out)
         return out
 
 
@@ -374,25 +380,3 @@ def _rates(updater: AdaGrad | FTRL) -> tuple[Any, Any, Any, Any]:
     alpha2 = updater.alpha * (1 - updater.l1_ratio)
     alpha1 = updater.alpha * updater.l1_ratio
     return np.float32(updater.eta), np.float32(updater.beta), alpha2, alpha1
-
-
-def _gather(rows: Array, idx: Index, out: Array) -> None:
-    whole = rows.shape[1:] == out.shape[1:]
-    if idx is None and whole:
-        out[:] = rows  # as fast as memory
-    elif idx is not None and whole:
-        # no check of bounds, which `TableSlot.locate` has done; three times as fast as a loop
-        np.take(flat(rows), idx, axis=0, out=flat(out), mode="clip")
-    else:
-        _merge.gather(_frozen(rows), *_rows_of(idx), out)
-
-
-def _rows_of(idx: Index) -> tuple[Array, bool]:
-    return (_EVERYTHING, True) if idx is None else (_frozen(idx), False)
-
-
-def _frozen(array: Array) -> Array:
-    """Return a read-only view: numba compiles for it once, whether or not the owner may write."""
-    view = array.view()
-    view.flags.writeable = False
-    return view

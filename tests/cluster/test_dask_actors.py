@@ -210,12 +210,26 @@ def server_spec() -> ServerSpec:
 
 def test_losses_reach_the_driver_at_once(farm: Farm) -> None:
     news: list[tuple[float, dict[str, Any]]] = []
-    Hub.of(farm.client).attach("test", lambda m: news.append((time.monotonic(), m)))
+    hub = Hub.of(farm.client)
+    hub.attach("test", lambda m: news.append((time.monotonic(), m)))
     address = {name: address for address, name in farm.workers().items()}["w0"]
     killed = time.monotonic()
     farm.kill("w0", nanny=True)
     wait_until(lambda: any(m.get("lost") == address for _, m in news))
     assert next(t for t, m in news if "lost" in m) - killed < SOON
+    hub.detach("test")
+
+
+def test_messages_of_a_client_are_not_held_back_during_runs(farm: Farm) -> None:
+    hub, stream = Hub.of(farm.client), farm.client.scheduler_comm
+    usual = stream.interval
+    hub.attach("one", lambda m: None)
+    hub.attach("two", lambda m: None)
+    assert stream.interval < usual
+    hub.detach("one")
+    assert stream.interval < usual
+    hub.detach("two")
+    assert stream.interval == usual
 
 
 # -- what needs none: everything in one process ----------------------------------------------------

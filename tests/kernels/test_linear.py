@@ -14,6 +14,7 @@ from daskps.kernels.linear import STATE_FIELDS, Rows, Rule
 N_ROWS, N_KEYS = 60, 12
 RULES = [
     pytest.param(Rule(False, 0.2, 1.0), id="adagrad"),
+    pytest.param(Rule(False, 0.2, 1.0, kappa=0.3), id="adagrad by curvature"),
     pytest.param(Rule(True, 0.2, 1.0, alpha2=1e-2, alpha1=1e-3), id="ftrl"),
 ]
 WIDTHS = [pytest.param(1, id="binary"), pytest.param(3, id="softmax")]
@@ -71,7 +72,8 @@ class Reference:
         if self.rule.ftrl:
             self.value[j] += g - (np.sqrt(self.n[j]) - root) / eta * before
         else:
-            self.value[j] -= eta * g / (self.rule.beta + np.sqrt(self.n[j]))
+            D = (self.rule.beta + np.sqrt(self.n[j])) / eta + self.rule.kappa * self.n[j]
+            self.value[j] -= g / D
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -114,6 +116,22 @@ def test_cutting_a_pass_into_slices_changes_no_bit(rule: Rule, width: int) -> No
     assert bias.tobytes() == cut_bias.tobytes()
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_no_bit_depends_on_where_arrays_lie_in_memory(rule: Rule) -> None:
+    rng = np.random.default_rng(4)
+    n, each = 400, 23  # rows of no round number of entries
+    entries = rng.integers(0, N_KEYS, n * each).astype(np.uint32)
+    y = rng.integers(0, 2, n).astype(np.float32)
+    rows = Rows(np.arange(0, n * each + 1, each), entries, None, y, None)
+    wide = np.zeros((2**20, STATE_FIELDS, 1), np.float32)  # far from where small arrays are
+    found = []
+    for state in (*(np.zeros((N_KEYS, STATE_FIELDS, 1), "f4") for _ in range(20)), wide[:N_KEYS]):
+        bias = np.zeros((1, STATE_FIELDS, 1), "f4")
+        linear.train(rule, rows, 0, n, state, bias, 40.0)
+        found.append(state.tobytes() + bias.tobytes())
+    assert len(set(found)) == 1
+
+
 def test_read_only_and_writeable_arrays_share_one_compilation() -> None:
     rows = make_rows(1)
     run(RULES[0].values[0], rows, 1, [0, N_ROWS])
@@ -136,7 +154,7 @@ def test_push_of_an_untouched_key_changes_nothing(rule: Rule, fields: int) -> No
 
 
 def test_bias_stays_when_no_intercept_is_wanted() -> None:
-    rule, rows = RULES[1].values[0], make_rows(1)
+    rule, rows = RULES[2].values[0], make_rows(1)
     state, bias = np.zeros((N_KEYS, STATE_FIELDS, 1), "f4"), np.zeros((1, STATE_FIELDS, 1), "f4")
     linear.train(rule, rows, 0, N_ROWS, state, bias, 1.0, fit_intercept=False)
     assert not bias.any()
@@ -213,6 +231,18 @@ def test_default_rates_follow_the_scale_of_the_values() -> None:
     assert beta == 1
     assert linear.default_rates(100, 3900, 3900.0 * 9) == pytest.approx((eta / 3, 3))
     assert linear.default_rates(100, 0, 0.0) == (0.1, 1.0)
+
+
+def test_steps_follow_the_curvature_only_where_squared_slopes_are_it() -> None:
+    log_loss = linear.LOG_LOSS
+    kappa = linear.curvature_of(log_loss, ftrl=False)
+    assert kappa > 0
+    assert linear.curvature_of(log_loss, ftrl=True) == 0
+    assert linear.curvature_of(linear.Loss("hinge"), ftrl=False) == 0
+    # they begin longer, because curvature ends the longest
+    plain, curved = (linear.default_rates(100, 3900, 3900.0, kappa=k) for k in (0.0, kappa))
+    assert curved[0] > plain[0]
+    assert curved[1] == plain[1]
 
 
 @pytest.mark.parametrize("values", [True, False])

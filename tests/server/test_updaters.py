@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daskps.server.updaters import FTRL, SGD, AdaGrad, Add, AnyUpdater, Consensus, Updater
 
 M, WIDTH = 9, 2
-LOCAL = [SGD(), AdaGrad(alpha=1e-3, l1_ratio=0.3), FTRL(alpha=1e-3, l1_ratio=0.3)]
+LOCAL = [SGD(), AdaGrad(alpha=1e-3, l1_ratio=0.3, kappa=0.2), FTRL(alpha=1e-3, l1_ratio=0.3)]
 EVERY = [pytest.param(u, id=type(u).__name__) for u in [Add(), *LOCAL]]
 ARRIVING = [
     pytest.param(msgspec.structs.replace(u, discount=True), id=type(u).__name__) for u in LOCAL
@@ -168,6 +168,23 @@ def test_untouched_rows_shrink_without_changing_sign(cls: type, l1_ratio: float)
         assert (abs(after) <= abs(start)).all()
         assert (abs(after) < abs(start)).any()
         assert (after * start >= 0).all()
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.3])
+@pytest.mark.parametrize("discount", [False, True])
+def test_penalty_of_adagrad_is_proximal_in_the_metric_of_its_steps(
+    kappa: float, discount: bool
+) -> None:
+    updater = AdaGrad(eta=0.2, beta=1.5, alpha=0.01, kappa=kappa, discount=discount)
+    rows = fresh(updater)
+    n = np.random.default_rng(2).uniform(0, 50, (M, WIDTH)).astype("f4")
+    rows[:, 1] = n
+    start = updater.values(rows, 0.0)
+    if not discount:
+        commit(updater, rows, [])
+    step = 1 / ((1.5 + np.sqrt(n)) / 0.2 + kappa * n)
+    expected = start / (1 + 0.01 * 10 * step)
+    np.testing.assert_allclose(updater.values(rows, 10.0), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("cls", PENALISED)
