@@ -34,7 +34,7 @@ def needs(module: str) -> pytest.MarkDecorator:
 
 
 START = 500.0
-"""Seconds until the first checkpoint: about ten Pythons start, one after the other in part."""
+"""Seconds until the first checkpoint, and to the end: about ten Pythons start."""
 PARAMETERS = {"max_iter": 30, "rows_per_clock": 500, "alpha": 1e-4, "n_iter_no_change": 1000}
 
 
@@ -87,7 +87,7 @@ def test_the_script_trains_on_although_a_host_dies(tmp_path: Path) -> None:
             cuts = tmp_path / "ckpt.zarr"
             wait_until(lambda: any(cuts.glob("cut-*")) or run.poll() is not None, START)
             hosts.kill(hosts.addresses[2])
-            out, _ = run.communicate(timeout=120)
+            out, _ = run.communicate(timeout=START)
         finally:
             if run.poll() is None:
                 os.killpg(run.pid, signal.SIGKILL)
