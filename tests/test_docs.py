@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import inspect
+import logging
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dask
 import numpy as np
 import pytest
 from scipy import sparse
@@ -47,7 +51,17 @@ def pages_of_code(*, slow: bool) -> list[str]:
 
 
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def settings() -> Iterator[None]:
+    """Take back what a page sets for the whole process."""
+    before, level = copy.deepcopy(dask.config.config), logging.getLogger("daskps").level
+    yield
+    dask.config.config.clear()
+    dask.config.config.update(before)
+    logging.getLogger("daskps").setLevel(level)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: None) -> None:
     """Make the files that pages read, in a folder of their own."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)

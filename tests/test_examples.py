@@ -39,6 +39,7 @@ def test_demo_survives_the_kill_to_the_bit(tmp_path: Path) -> None:
     assert model["coef"].shape == (3, 30)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(DEADLINE)
 def test_demo_says_that_a_quantity_is_no_class(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_script_runs(name: str) -> None:
     assert "passes" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_examples_survive_a_kill_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

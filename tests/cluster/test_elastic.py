@@ -63,6 +63,7 @@ def test_a_shard_holder_is_retired_and_its_slots_move_first(tmp_path: Path) -> N
     assert [m.n_shards for m in seen.of(ev.Moved)][:1] == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)  # a process starts
 def test_a_worker_that_joins_gets_slots_and_tasks(tmp_path: Path) -> None:
     seen = Recorder()
@@ -130,11 +131,9 @@ def test_a_cluster_is_scaled_up_and_down_during_a_run(how: str) -> None:
     assert bits(outcome) == bits(calm(clocks_per_pass=1, max_iter=outcome.clock))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    "how",
-    ["sigterm", pytest.param("lifetime", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("how", ["sigterm", "lifetime"])
 def test_a_worker_that_is_told_to_go_gives_its_slots_away_first(tmp_path: Path, how: str) -> None:
     seen = Recorder()
     with Farm(1, tmp_path) as farm:
@@ -150,6 +149,7 @@ def test_a_worker_that_is_told_to_go_gives_its_slots_away_first(tmp_path: Path, 
     assert bits(outcome) == bits(calm(clocks_per_pass=1, max_iter=outcome.clock))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_worker_that_dask_does_not_retire_gets_slots_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

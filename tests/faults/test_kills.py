@@ -50,7 +50,7 @@ def assert_as_calm(outcome: Outcome, consistency: str) -> None:
 @pytest.mark.parametrize(
     ("consistency", "nanny"),
     [
-        pytest.param("bsp", False, id="bsp"),
+        pytest.param("bsp", False, id="bsp", marks=pytest.mark.slow),
         pytest.param("bsp", True, id="bsp, nanny too", marks=pytest.mark.slow),
         pytest.param("ssp", True, id="ssp, nanny too"),
         pytest.param("asp", False, id="asp", marks=pytest.mark.slow),
@@ -69,7 +69,8 @@ def test_a_shard_holder_dies(tmp_path: Path, consistency: str, nanny: bool) -> N
     assert seen.pause_after(kill.at) < RESUMED
 
 
-@pytest.mark.parametrize("consistency", ["bsp", pytest.param("ssp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("consistency", ["bsp", "ssp"])
 def test_what_partitions_keep_agrees_with_the_tables_after_a_kill(
     tmp_path: Path, consistency: str
 ) -> None:
@@ -86,7 +87,8 @@ def test_what_partitions_keep_agrees_with_the_tables_after_a_kill(
         assert kept.bits == calm_movers().bits
 
 
-@pytest.mark.parametrize("moment", [pytest.param(ev.TaskDone, marks=pytest.mark.slow), ev.TakeTurn])
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [ev.TaskDone, ev.TakeTurn])
 def test_a_shard_holder_dies_while_a_model_acts_between_clocks(
     tmp_path: Path, moment: type
 ) -> None:
@@ -137,15 +139,8 @@ def test_every_worker_dies_one_after_the_other(tmp_path: Path) -> None:
     assert len(seen.of(ev.Recovered)) == 2
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        ev.Recover,
-        pytest.param(ev.CutFrozen, marks=pytest.mark.slow),
-        pytest.param(ev.Recovered, marks=pytest.mark.slow),
-        pytest.param(ev.Finish, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [ev.Recover, ev.CutFrozen, ev.Recovered, ev.Finish])
 def test_another_dies_at_the_worst_moment(tmp_path: Path, moment: type) -> None:
     """While a cut is written, while another loss is repaired, just after, and at the very end."""
     seen = Recorder()

@@ -17,6 +17,7 @@ from daskps.run.launch import Outcome
 pytestmark = pytest.mark.faults
 
 PASSES = 40
+SLOW = pytest.mark.slow
 
 
 def assert_all_counted(outcome: Outcome, n_partitions: int = 8) -> None:
@@ -24,7 +25,9 @@ def assert_all_counted(outcome: Outcome, n_partitions: int = 8) -> None:
     assert set(np.unique(counts)) == {outcome.clock * n_partitions}
 
 
-@pytest.mark.parametrize("consistency", ["bsp", "ssp", pytest.param("asp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "consistency", [pytest.param("bsp", marks=SLOW), "ssp", pytest.param("asp", marks=SLOW)]
+)
 def test_a_worker_that_dies_costs_no_update(tmp_path: Path, consistency: str) -> None:
     seen = Recorder()
     options: dict[str, Any] = {"model": Counter(), "replicas": 1, "clocks_per_pass": 1}

@@ -104,6 +104,7 @@ class Browser:
         async with asyncio.timeout(30):  # the loop may end before a socket is closed
             while await self._socket.read_message() is not None:
                 pass
+        self._socket.close()  # else its end is told as a warning when it is collected
 
 
 def _get(url: str) -> bytes:
