@@ -161,11 +161,11 @@ def show_speed(report: Report) -> None:
 def threads(n: int) -> Iterator[None]:
     """Give the in-process engine a thread for each partition, however many processors there are."""
     before = launch.InProcessEngine
-    launch.InProcessEngine = partial(InProcessEngine, n_threads=n)  # type: ignore[misc,assignment]
+    launch.InProcessEngine = partial(InProcessEngine, n_threads=n)
     try:
         yield
     finally:
-        launch.InProcessEngine = before  # type: ignore[misc]
+        launch.InProcessEngine = before
 
 
 def measure_quality(data: tuple[Rows, Rows], options: argparse.Namespace) -> Report:

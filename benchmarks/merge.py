@@ -71,7 +71,7 @@ def from_svmlight(paths: list[str]) -> Data:
     X, y, X_test, y_test = load_svmlight_files(paths)
     order = np.random.default_rng(0).permutation(len(y))
 
-    def rows(X, y) -> Rows:  # type: ignore[no-untyped-def]
+    def rows(X, y) -> Rows:
         arrays = X.indptr.astype(np.int64), X.indices.astype(np.uint32), X.data.astype(np.float32)
         return Rows(*arrays, (y > 0).astype(np.float32), None)
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from daskps.version import VERSION
 
 if TYPE_CHECKING:
-    from daskps._api import *  # noqa: F403
+    from daskps._api import *  # noqa: F403  # for type checkers; __all__ names all
 
 __version__ = VERSION
 
-__all__ = [  # noqa: F405
+__all__ = [  # noqa: F405  # __getattr__ finds them
     "Dataset",
     "DetachedRun",
     "FactorizationMachine",

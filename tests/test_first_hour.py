@@ -56,7 +56,7 @@ def quick(**options: Any) -> daskps.LogisticRegression:
 def a_dataset_of_the_future(folder: Path) -> None:
     daskps.from_arrays(X, Y, folder / "d")
     group = zarr.open_group(folder / "d", mode="r+")
-    group.attrs["daskps"] = {**group.attrs["daskps"], "version": 99}  # type: ignore[dict-item]
+    group.attrs["daskps"] = {**group.attrs["daskps"], "version": 99}
     quick().fit(folder / "d")
 
 

@@ -125,6 +125,13 @@ def _array(
     )
 
 
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of a group, of which it is known that it is one."""
+    array = group[name]
+    assert isinstance(array, zarr.Array), name
+    return array
+
+
 def write_partition(group: zarr.Group, i: int, part: Partition) -> None:
     """Write `part` as chunk row `i` of every array."""
     arrays = {"indptr": part.indptr, "indices": part.indices, "label": part.label}
@@ -132,8 +139,7 @@ def write_partition(group: zarr.Group, i: int, part: Partition) -> None:
     for name, data in arrays.items():
         if name not in group:
             continue
-        target = group[name]
-        assert isinstance(target, zarr.Array)
+        target = array_of(group, name)
         row = np.full(target.shape[1], target.fill_value, target.dtype)
         # Values and weights are absent where all are 1, but other partitions may have them.
         length = part.nnz if name == "values" else part.n_rows
@@ -215,8 +221,7 @@ def read_row(group: zarr.Group, name: str, i: int | None, length: int, where: st
     place = f"array {name!r}" + ("" if i is None else f", partition {i}")
     remedy = "restore the file from a copy, or ingest the data again."
     try:
-        array = group[name]
-        assert isinstance(array, zarr.Array)
+        array = array_of(group, name)
         data = np.asarray(array[:length] if i is None else array[i, :length])
     except Exception as error:
         # Codecs raise ValueError, RuntimeError or OSError, by codec: all mean the same here.

@@ -241,7 +241,6 @@ def _plan(pieces: Sequence[Piece], recipe: Recipe) -> tuple[_Plan, Manifest]:
 
 
 def _manifest(n: int, n_rows: int, nnz: int, recipe: Recipe, labels: Labels | None) -> Manifest:
-    counted = labels is not None and labels.values is not None and labels.counts is not None
     manifest = Manifest(
         n_partitions=n,
         n_rows=n_rows,
@@ -250,12 +249,10 @@ def _manifest(n: int, n_rows: int, nnz: int, recipe: Recipe, labels: Labels | No
         hashing=recipe.hashing,
         classes=None if labels is None else labels.classes,
     )
-    if not counted:
+    if labels is None or labels.values is None or labels.counts is None:
         return manifest
     return msgspec.structs.replace(
-        manifest,
-        labels=labels.values.tolist(),  # type: ignore[union-attr]
-        label_counts=labels.counts.tolist(),  # type: ignore[union-attr]
+        manifest, labels=labels.values.tolist(), label_counts=labels.counts.tolist()
     )
 
 

@@ -9,10 +9,10 @@ import glob
 import gzip
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from daskps.errors import DataError
 
@@ -43,7 +43,7 @@ class Block:
     def line_number(self, index: int) -> int:
         """Return the number in the file, from 1, of line `index` of this block (reads the file)."""
         before, left = 0, self.offset
-        opener: Callable[..., IO[bytes]] = gzip.GzipFile if _is_gzip(self.path) else open  # type: ignore[assignment]
+        opener: Any = gzip.GzipFile if _is_gzip(self.path) else open
         with opener(self.path, "rb") as file:
             while left and (data := file.read(min(left, BLOCK_BYTES))):
                 before += data.count(b"\n")

@@ -129,12 +129,12 @@ def concatenate(parts: list[Partition]) -> Partition:
     indptr = np.concatenate(
         [[0], *(p.indptr[1:] + end for p, end in zip(parts, ends, strict=False))]
     ).astype(np.int64)
-    label = None if any(p.label is None for p in parts) else [p.label for p in parts]
+    label = [p.label for p in parts if p.label is not None]
     return Partition(
         indptr,
         np.concatenate([p.indices for p in parts]),
         _stack([p.values for p in parts], [p.nnz for p in parts]),
-        None if label is None else np.concatenate(label),  # type: ignore[arg-type]
+        np.concatenate(label) if len(label) == len(parts) else None,
         _stack([p.weight for p in parts], [p.n_rows for p in parts]),
         parts[0].n_features,
     )

@@ -17,6 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from daskps.data.format import array_of
 from daskps.errors import DataError, DataTypeError
 
 Vocabulary = Any
@@ -104,7 +105,7 @@ def read(group: zarr.Group, name: str, kind: str) -> Vocabulary:
     """Return the ids that `write` wrote."""
     if kind.startswith("range:"):
         return numbers(int(kind.partition(":")[2]))
-    raw = np.asarray(group[name][...])  # type: ignore[index]
+    raw = np.asarray(array_of(group, name)[...])
     if kind == "str":
         return of(np.array(raw.tolist(), object))
     if kind == "json":

@@ -16,7 +16,7 @@ try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 except ImportError:  # older: estimators have no `set_callbacks`
 
-    class CallbackSupportMixin:  # type: ignore[no-redef]
+    class CallbackSupportMixin:  # type: ignore[no-redef]  # one of the two
         """Stands where scikit-learn's would, and has nothing."""
 
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from daskps.data import Dataset, Partition, vocabulary
-from daskps.data.format import Manifest
+from daskps.data.format import Manifest, array_of
 from daskps.data.ratings import Ratings
 from daskps.data.sources import MemorySource
 from daskps.models import user_rows
@@ -68,4 +68,4 @@ def _user_factors(array: Any) -> user_rows.Rows:
 
 
 def _all(group: zarr.Group, name: str) -> NDArray[Any]:
-    return np.asarray(group[name][...])  # type: ignore[index]
+    return np.asarray(array_of(group, name)[...])

@@ -22,6 +22,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import GroupNotFoundError
 
 from daskps.data import Hashing
+from daskps.data.format import array_of
 from daskps.errors import DatasetFormatError
 
 VERSION = 2
@@ -271,7 +272,7 @@ def _with_zeros(few: NDArray[Any], axis: int, ids: NDArray[Any], n: int | None) 
 
 
 def _read(group: zarr.Group, name: str) -> Any:
-    data = np.asarray(group[name][...])  # type: ignore[index]
+    data = np.asarray(array_of(group, name)[...])
     # numpy's variable-length strings have no direct cast to fixed-width ones
     return np.array(data.tolist(), dtype=str) if data.dtype.kind in "OT" else data
 

@@ -22,6 +22,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.core.sync import sync
 
 from daskps import html
+from daskps.data.format import array_of
 from daskps.errors import CheckpointError
 from daskps.run.events import Turn
 from daskps.run.ledger import Ledger
@@ -135,7 +136,7 @@ def write_slots(
     """
     group = zarr.open_group(store, path=cut, mode="r+")
     for name, slots in tables.items():
-        array = _member(group, name)
+        array = array_of(group, name)
         for some in _batches(list(slots), array):
             block = np.zeros((len(some), *array.shape[1:]), array.dtype)
             for i, slot in enumerate(some):
@@ -143,7 +144,7 @@ def write_slots(
                 block[i, : len(rows)] = rows
             array.oindex[np.array(some)] = block
             if f"{name}_key" in group:
-                _write_keys(_member(group, f"{name}_key"), some, slots)
+                _write_keys(array_of(group, f"{name}_key"), some, slots)
             written(name, some)
 
 
@@ -153,12 +154,6 @@ def _write_keys(array: zarr.Array[Any], some: list[int], slots: Mapping[int, Any
         padded = np.zeros(array.shape[1], np.uint64)
         padded[: len(keys)] = np.sort(keys)
         array[slot] = padded
-
-
-def _member(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    assert isinstance(array, zarr.Array), name
-    return array
 
 
 def _batches(slots: list[int], array: zarr.Array[Any]) -> Iterable[list[int]]:
@@ -320,7 +315,7 @@ def _chunks(
 ) -> dict[int, Any]:
     out = {}
     try:
-        array = _member(group, name)
+        array = array_of(group, name)
     except Exception as error:
         raise _unreadable(name, slots, where, f"its metadata is damaged: {error}") from error
     for some in _batches(slots, array):

@@ -90,14 +90,14 @@ class DaskpsWorker(WorkerPlugin):
         worker.handlers[HANDLER] = self.answer
         worker.stream_handlers["remove-worker"] = self._remove_worker
         self._close: Any = worker.close
-        worker.close = self._drain_and_close  # type: ignore[method-assign]
+        worker.close = self._drain_and_close  # type: ignore[method-assign]  # shards move first
 
     def teardown(self, worker: Worker) -> None:
         """Take the handler away."""
         if worker.handlers.pop(HANDLER, None) is None:
             return  # setup refused this worker
         worker.stream_handlers["remove-worker"] = self._before
-        worker.close = self._close  # type: ignore[method-assign]
+        worker.close = self._close  # type: ignore[method-assign]  # as it was
         self.keeper.close()
         self.peers.rest()
         self.buffers.clear()

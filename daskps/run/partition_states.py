@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
+from daskps.data.format import array_of
 from daskps.errors import CheckpointError
 from daskps.server.messages import Arrays
 
@@ -79,8 +80,7 @@ def read(
 
 def _read(group: zarr.Group, key: str, nbytes: int, store: str, cut: str) -> Any:
     try:
-        array = group[f"state/{key}"]
-        assert isinstance(array, zarr.Array), key
+        array = array_of(group, f"state/{key}")
         whole = not array.size or array.nchunks_initialized == array.nchunks
         found = np.asarray(array[...])
     except Exception as error:  # codecs raise many kinds for damaged bytes

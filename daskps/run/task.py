@@ -105,10 +105,11 @@ class _BoundServer:
                     what="after its push" if self.pushed else "twice", **self._id
                 )
             )
-        if set(arrays) != set(self._plan.model.keeps):  # type: ignore[attr-defined]  # is Stateful
+        model: Any = self._plan.model  # a Stateful one, as was checked
+        if set(arrays) != set(model.keeps):
             raise ValueError(
-                f"{type(self._plan.model).__name__}.step kept {sorted(arrays)}; expected the names "
-                f"in its `keeps`: {sorted(self._plan.model.keeps)}."  # type: ignore[attr-defined]
+                f"{type(model).__name__}.step kept {sorted(arrays)}; expected the names in its "
+                f"`keeps`: {sorted(model.keeps)}."
             )
         self._kept = True
         start = time.perf_counter()

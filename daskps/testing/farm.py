@@ -66,7 +66,7 @@ class Farm:
     ) -> None:
         options: dict[str, Any] = {"host": self.host, "dashboard_address": f"{self.host}:0"}
         self._own = tempfile.TemporaryDirectory() if directory is None else None
-        self._directory = Path(directory or self._own.name)  # type: ignore[union-attr]  # is one
+        self._directory = Path(self._own.name if self._own else str(directory))
         self._threads = threads
         self._lock = threading.Lock()
         self._nannies: dict[str, subprocess.Popen[bytes]] = {}

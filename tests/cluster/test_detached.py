@@ -127,7 +127,7 @@ def test_a_run_that_is_forgotten_ends_at_once_and_errors_reach_who_waits(
     with pytest.raises(ValueError, match="expected True, or a name"):
         clf.fit(store, detach="two words")
     with pytest.raises(ValueError, match="expected None"):
-        clf.fit(store, callback=print, detach=True)  # type: ignore[call-overload]
+        clf.fit(store, callback=print, detach=True)
 
 
 def test_without_a_cluster_there_is_nowhere_to_go(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ def test_without_shuffle_rows_keep_their_order(kind: str, tmp_path: Path) -> Non
     for store in (None, tmp_path / "d.zarr"):
         dataset = from_arrays(MATRICES[kind], Y, store, shuffle=False, n_partitions=4)
         labels = [dataset.partition(i).label for i in range(4)]
-        np.testing.assert_array_equal(np.concatenate(labels), Y)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(np.concatenate(labels), Y)
         assert dataset.partition_nnz.max() < 1.4 * dataset.partition_nnz.min()
 
 
@@ -250,9 +250,9 @@ def test_stores_of_every_kind(tmp_path: Path) -> None:
 
 def test_random_state_none_is_new_every_time() -> None:
     first, second = (from_arrays(CSR, Y, random_state=None).partition(0).label for _ in range(2))
-    assert not np.array_equal(first, second)  # type: ignore[arg-type]
+    assert not np.array_equal(first, second)
     with pytest.raises(TypeError, match="expected an integer or None"):
-        from_arrays(CSR, Y, random_state="seed")  # type: ignore[arg-type]
+        from_arrays(CSR, Y, random_state="seed")
 
 
 def test_bits_do_not_depend_on_the_scheduler(tmp_path: Path) -> None:
@@ -260,5 +260,5 @@ def test_bits_do_not_depend_on_the_scheduler(tmp_path: Path) -> None:
     for i, scheduler in enumerate(["synchronous", "threads"]):
         with dask.config.set(scheduler=scheduler):
             made = from_arrays(MATRICES["dask-scipy"], Y, tmp_path / f"{i}.zarr", n_partitions=3)
-        found.append([made.partition(k).values.tobytes() for k in range(3)])  # type: ignore[union-attr]
+        found.append([made.partition(k).values.tobytes() for k in range(3)])
     assert found[0] == found[1]

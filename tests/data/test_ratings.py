@@ -181,7 +181,7 @@ def test_bad_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="a int"):
         read_ratings(5)
     with pytest.raises(DataError, match="duplicates='first'"):
-        read_ratings(pd.DataFrame(), duplicates="first")  # type: ignore[arg-type]
+        read_ratings(pd.DataFrame(), duplicates="first")
 
 
 def test_dask_frames_and_parquet_are_taken(frame: pd.DataFrame, tmp_path: Path) -> None:

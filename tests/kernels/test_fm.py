@@ -66,7 +66,7 @@ def slope(f: object, at: np.ndarray, h: float = 1e-5) -> np.ndarray:
     for i in np.ndindex(at.shape):
         step = np.zeros_like(at)
         step[i] = h
-        out[i] = (f(at + step) - f(at - step)) / (2 * h)  # type: ignore[operator]
+        out[i] = (f(at + step) - f(at - step)) / (2 * h)
     return out
 
 
@@ -88,7 +88,7 @@ def test_pass_takes_adagrad_steps_along_the_numerical_gradient(loss: Loss, value
     total = 0.0
     for x, y, weight in zip(dense(rows), rows.y.tolist(), rows.weight.tolist(), strict=True):
 
-        def f(w: np.ndarray, V: np.ndarray, b: np.ndarray, x=x, y=y, weight=weight) -> float:  # type: ignore[no-untyped-def]
+        def f(w: np.ndarray, V: np.ndarray, b: np.ndarray, x=x, y=y, weight=weight) -> float:
             return float(weight * loss_of(loss, margin(x, w[:, 0], V, b[0, 0]), y))
 
         w, V, b = at

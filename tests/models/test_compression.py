@@ -76,7 +76,7 @@ def test_what_is_cut_off_goes_with_the_next_push() -> None:
         def learn(self, data: Any, server: Any) -> Any:
             return data, [delta.copy()], {}
 
-    model: Any = CompressedModel(Learner(), clocks_per_pass=2)  # type: ignore[arg-type]
+    model: Any = CompressedModel(Learner(), clocks_per_pass=2)
     data, server = type("Data", (), {"keysets": (), "n_rows": 1}), Server()
     for clock in range(0, 200, 2):  # always the same slice
         server.clock = clock

@@ -203,7 +203,7 @@ def test_unknown_ids_go_by_a_rule(
     mean = fitted.mean_ + fitted.item_bias_.sel(item=1).item()
     assert fitted.predict("nobody", 1, unknown="popular")[0] == pytest.approx(mean)
     with pytest.raises(ValueError, match="unknown='guess'"):
-        fitted.predict("nobody", 1, unknown="guess")  # type: ignore[arg-type]
+        fitted.predict("nobody", 1, unknown="guess")
 
 
 def test_neighbours_point_the_same_way(fitted: MatrixFactorization) -> None:

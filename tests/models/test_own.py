@@ -321,11 +321,11 @@ def test_arguments_of_train_are_checked() -> None:
     table = daskps.Table("t", 3)
     good = Doing((table,), lambda rows, server: None)
     with pytest.raises(TypeError, match=r"derives from daskps\.Model"):
-        daskps.train(daskps.LogisticRegression(), X)  # type: ignore[arg-type]
+        daskps.train(daskps.LogisticRegression(), X)
     with pytest.raises(ValueError, match="name of its own"):
         daskps.train(Doing((table, table), good.act), X)
     with pytest.raises(TypeError, match=r"expected daskps\.Table"):
-        daskps.train(Doing(("t",), good.act), X)  # type: ignore[arg-type]
+        daskps.train(Doing(("t",), good.act), X)
     with pytest.raises(ValueError, match=r"train\(max_iter=0\)"):
         daskps.train(good, X, max_iter=0)
     with pytest.raises(ValueError, match="start has 'u'"):

@@ -116,7 +116,7 @@ def test_quadratics_are_minimised_and_iterates_never_rise(seed: int, spread: flo
 def test_a_step_that_is_far_too_long_or_short_is_mended() -> None:
     for scale in (1e-6, 1e6):
         # the first step along the gradient is 0.1, the right one 1 / scale
-        f: Objective = lambda x, c=scale: (1 + c * float(x @ x) / 2, c * x)  # noqa: E731
+        f: Objective = lambda x, c=scale: (1 + c * float(x @ x) / 2, c * x)  # noqa: E731  # a def has no annotation of its type
         _, search, trace = minimise(f, np.ones(3), 60)
         assert search.objective == pytest.approx(1.0, abs=1e-6), scale
         assert len(trace) < 30

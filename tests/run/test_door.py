@@ -131,10 +131,10 @@ def test_arrays_that_are_none_are_refused_and_the_connection_lives(
 ) -> None:
     ref = office.refs[0]
     inquiry = Inquiry(0, 0, "k0", 1, 0, 0, "keep", [parcel])
-    with socket.create_connection((ref.door.host, ref.door.port)) as sock:  # type: ignore[union-attr]
+    with socket.create_connection((ref.door.host, ref.door.port)) as sock:
         stream = Stream(sock)
         stream.deadline = time.monotonic() + 5
-        stream.greet(ref.door.token)  # type: ignore[union-attr]
+        stream.greet(ref.door.token)
         stream.send(inquiry, [np.zeros(2, np.float32)])
         answer, _ = stream.receive(Answer)
         assert answer.error in ("ValueError", "TypeError")

@@ -96,7 +96,7 @@ def test_slots_go_where_workers_are_and_no_clock_is_done_twice() -> None:
 def test_a_move_that_fails_leaves_everything_as_it_was() -> None:
     def trouble(engine: Town, number: int, action: ev.Action) -> None:
         if number == 2:
-            engine._move_in = fail  # type: ignore[method-assign]
+            engine._move_in = fail
             engine.join("w1")
 
     def fail(*args: Any) -> None:

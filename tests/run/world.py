@@ -155,7 +155,7 @@ class World:
             shard = self.shards[number]
             if not shard.alive or task.generation != self.generation:
                 why = "stale" if shard.alive else "lost"
-                self.events.append(ev.TaskFailed(token, why))  # type: ignore[arg-type]
+                self.events.append(ev.TaskFailed(token, why))
                 return
             if kind == "pull":
                 assert c - min(shard.clocks.values()) <= s, (c, shard.clocks)
@@ -324,4 +324,4 @@ def calm(**settings: object) -> World:
 
 def policy(**settings: object) -> Policy:
     base: dict[str, object] = {"n_partitions": 3, "n_shards": 2, "n_clocks": 4}
-    return Policy(**(base | settings))  # type: ignore[arg-type]
+    return Policy(**(base | settings))

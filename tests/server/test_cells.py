@@ -132,4 +132,4 @@ def test_tables_of_cells_have_columns_and_no_width(wrong: dict[str, object]) -> 
     right = {"name": "cell", "n_rows": V, "width": 1, "updater": Add("int32")}
     right |= {"keys": "cells", "columns": K}
     with pytest.raises(ValueError, match="table 'cell'"):
-        TableSpec(**{**right, **wrong})  # type: ignore[arg-type]
+        TableSpec(**{**right, **wrong})

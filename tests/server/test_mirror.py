@@ -58,7 +58,7 @@ def test_a_replica_holds_the_same_bits_whatever_the_order(
     first, second = pair(staleness)
     for clock in range(2):
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(lambda p, c=clock: first.push(push(first, p, c)), order))  # type: ignore[misc]
+            list(pool.map(lambda p, c=clock: first.push(push(first, p, c)), order))
     assert first.clocks == second.clocks == dict.fromkeys(range(PARTITIONS), 2)
     assert first.values("w").keys() == second.values("w").keys()
     assert rows(first) == rows(second)
