@@ -117,7 +117,8 @@ def sweep(
     """Draw all topics of a slice anew; return the sum of the tokens' log-probabilities.
 
     `after`, `sizes`, `room` and `n_k` are changed in place; the new rows, with room for the old
-    ones and all tokens, are written, topics in any order. See `daskps.kernels.lda_gibbs.sweeps`.
+    ones and twice the tokens, are written, topics in any order. See
+    `daskps.kernels.lda_gibbs.sweeps`.
     """
     one, K = np.float32(1), np.uint64(n_k.size)
     mask = (np.uint64(1) << bits) - np.uint64(1)
@@ -213,7 +214,7 @@ def sweep(
             n_k[new] += 1
             n = remove(room, start, n, at, bits)
             sizes[d] = add(room, start, n, new, bits)
-        # new topics stand behind those of the row; what nobody has any more is left out
+        # topics that the row lacks stand behind it; what nobody has any more is left out
         end = n_cells
         for j in range(n_row):
             new_topics[end] = row_topics[r0 + j]
@@ -223,6 +224,8 @@ def sweep(
             inv[new] = one / np.float32(n_k[new] + v_beta)
             inv[old] = one / np.float32(n_k[old] + v_beta)
             phi[new], phi[old] = b * inv[new], b * inv[old]
+            new_topics[end] = old
+            end += np.uint64(n_w[old] == 0)
             n_w[old] -= 1
             new_topics[end] = new
             end += np.uint64(n_w[new] == 0)

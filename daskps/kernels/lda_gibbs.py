@@ -117,8 +117,8 @@ def _dense(
     cells = np.empty(int(np.minimum(lengths, K).sum()) + 1, np.uint32)
     ptr = np.empty(len(lengths) + 1, np.int64)
     n = _gathered(counts, K, width, bits, ptr, cells)
-    # of a word's tokens each changes two counts at most
-    most = len(rows.topics) + len(topics) + 1
+    # each token changes two counts at most, whether or not `rows` had counted it already
+    most = min(words.size, len(rows.topics) + 2 * len(topics)) + 1
     moved = lda.Rows(np.empty_like(rows.ptr), np.empty(most, np.uint32), np.empty(most, np.int32))
     m = _moved(*lda.frozen(*rows), words, K, width, *moved)
     moved = lda.Rows(moved.ptr, moved.topics[:m], moved.counts[:m])
@@ -138,7 +138,7 @@ def _sparse(
     room, now, likelihood = lda.Room(lengths, len(n_k), documents), rows, 0.0
     alpha, beta = lda.frozen(prior.alpha), (prior.beta, prior.beta * prior.n_words)
     for seed in seeds:
-        most = len(now.topics) + len(topics) + 1
+        most = len(now.topics) + 2 * len(topics) + 1
         new = lda.Rows(np.empty_like(rows.ptr), np.empty(most, np.uint32), np.empty(most, np.int32))
         before, topics = topics, np.empty_like(topics)
         arrays = *lda.frozen(*tokens, before), topics, *room.parts, *lda.frozen(*now), *new, n_k

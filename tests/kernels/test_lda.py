@@ -208,3 +208,28 @@ def test_shares_of_documents_maximise_and_sum_to_one() -> None:
     p = (theta.astype(np.float64)[docs] * phi[indices]).sum(axis=1)
     found = lda.log_likelihood(indptr, indices, counts, phi, theta)
     np.testing.assert_allclose(found, counts @ np.log(p), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("loop")
+def test_rows_that_miss_tokens_leave_room_for_all_changes() -> None:
+    # after a loss the rows may be older than the topics: then all that moves is new to them
+    K, V, n = 200, 40, 400
+    rng = np.random.default_rng(0)
+    tokens = lda.tokens_of(
+        np.arange(n, dtype=np.uint32),
+        rng.integers(0, V, n).astype(np.uint32),
+        np.ones(n, np.int32),
+        V,
+    )
+    lengths = np.ones(n, np.int64)
+    room = lda.Room(lengths, K)
+    before = lda.scatter(tokens, K, room, 1)
+    nothing = lda.Rows(np.zeros(V + 1, np.int64), np.empty(0, np.uint32), np.empty(0, np.int32))
+    n_k = np.bincount(before, minlength=K)
+    prior = lda.Prior(np.full(K, 0.1), 10.0, V)
+    swept = lda_gibbs.sweeps(
+        tokens, before, room.packed(), lengths, nothing, n_k.copy(), prior, [1]
+    )
+    moved, total = lda.changes(tokens, before, swept.topics, K)
+    np.testing.assert_array_equal(dense_of(swept.moved, K), dense_of(moved, K))
+    np.testing.assert_array_equal(np.bincount(swept.topics, minlength=K), n_k + total)
