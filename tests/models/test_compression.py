@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from hypothesis import given
 from hypothesis import strategies as st
 from small import Data, fitted, make
@@ -113,8 +113,7 @@ def test_shards_and_a_new_beginning_change_no_bit(keys: Any, tmp_path: Path) -> 
 def test_half_the_bytes_travel(tmp_path: Path) -> None:
     data = daskps.from_arrays(DATA.X, DATA.y, tmp_path / "d.zarr", n_partitions=2)
     here = fitted(data, **SHORT)
-    alone: dict[str, Any] = {"processes": False, "dashboard_address": None, "threads_per_worker": 1}
-    with LocalCluster(n_workers=2, **alone) as cluster, Client(cluster):
+    with daskps.local_cluster(2, processes=False) as cluster, Client(cluster):
         whole, short = fitted(data), fitted(data, **SHORT)
     pushed = [clf.history_.pushed_bytes.values.sum() for clf in (whole, short)]
     assert 0 < pushed[1] < 0.52 * pushed[0]  # the intercept is whole

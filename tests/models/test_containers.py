@@ -192,14 +192,13 @@ def test_bad_rows_are_refused(models: list[Any]) -> None:
 def test_workers_answer_where_there_is_a_client(
     models: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     clf, data = models[1]
     dataset = daskps.from_arrays(data.X, None, tmp_path / "d.zarr", n_partitions=4)
     lazily = clf.predict(dataset)
     expected = lazily.compute()
-    alone = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
-    with LocalCluster(n_workers=1, **alone) as cluster, Client(cluster):
+    with daskps.local_cluster(1, processes=False) as cluster, Client(cluster):
         np.testing.assert_array_equal(lazily.compute(), expected)
         monkeypatch.setattr(answers, "LARGE", 0)  # the model travels by itself
         np.testing.assert_array_equal(clf.predict(tmp_path / "d.zarr").compute(), expected)

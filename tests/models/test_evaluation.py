@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from scipy import sparse as sp
 from sklearn.base import clone
 from sklearn.linear_model import SGDClassifier
@@ -186,6 +186,5 @@ def test_workers_evaluate_stored_data(tmp_path: Path) -> None:
     dataset = daskps.from_arrays(X, y, tmp_path / "d.zarr", n_partitions=10)
     clf = fitted(X, y)
     expected = clf.evaluate(dataset, by="feature_frequency")
-    alone: dict[str, Any] = {"processes": False, "dashboard_address": None}
-    with LocalCluster(n_workers=1, threads_per_worker=1, **alone) as cluster, Client(cluster):
+    with daskps.local_cluster(1, processes=False) as cluster, Client(cluster):
         assert clf.evaluate(tmp_path / "d.zarr", by="feature_frequency").identical(expected)
