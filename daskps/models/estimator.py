@@ -26,10 +26,11 @@ from daskps.data import Dataset, Hashing, as_dataset
 from daskps.errors import DataError
 from daskps.kernels import linear as kernel
 from daskps.models import answers, predict, saved
+from daskps.models.admission import admission_of
 from daskps.models.evaluation import Evaluated
 from daskps.models.features import KeyedScore, hashed_alike
 from daskps.models.linear import COEF, INTERCEPT, LinearModel, goes_on_from, state_of
-from daskps.models.parameters import absolute, check_parameters, clocks_per_pass, draws, step_rates
+from daskps.models.parameters import absolute, check_parameters, clocks_per_pass, step_rates
 from daskps.models.refined import without_anchors
 from daskps.models.solvers import BATCH, batch_model, check_solver, local_model
 from daskps.models.target import Target
@@ -224,7 +225,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
             discount=self.consistency != "bsp",
             loss=loss,
             kappa=kappa,
-            **draws(self),
+            **admission_of(self, target.dataset, start=start),
         )
 
     def _values(self, target: Target) -> Mapping[str, NDArray[np.float32]]:

@@ -21,11 +21,12 @@ from daskps.data import Dataset
 from daskps.errors import DataError
 from daskps.kernels import linear as kernel
 from daskps.models import evaluation, predict, saved
+from daskps.models.admission import admission_of
 from daskps.models.classes import CodedDataset, Labels, agreed_classes, training_classes
 from daskps.models.estimator import LinearEstimator
 from daskps.models.factors import FACTORS, FactorModel, FactorScore
 from daskps.models.linear import COEF, INTERCEPT, LinearModel
-from daskps.models.parameters import draws, step_rates
+from daskps.models.parameters import step_rates
 from daskps.models.quantities import Explained, Scale, ScaledDataset, check_quantities
 from daskps.models.target import Target
 from daskps.run.launch import Outcome
@@ -227,7 +228,7 @@ class FactorizationMachine(LinearEstimator):
             fit_intercept=self.fit_intercept,
             discount=self.consistency != "bsp",
             loss=loss,
-            **draws(self),
+            **admission_of(self, target.dataset, start=start),
         )
         seed = int(np.random.SeedSequence(self.random_state).generate_state(1)[0])
         # margins are of second degree in the factors, which so have the unit's root

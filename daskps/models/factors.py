@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from daskps.data import Partition
 from daskps.kernels import fm
 from daskps.kernels import linear as kernel
-from daskps.models.admission import in_model
+from daskps.models.admission import COUNTS, in_model
 from daskps.models.linear import LinearData, LinearModel
 from daskps.run.plan import StepServer
 from daskps.server.tables import Init, Placement, TableSpec
@@ -72,8 +72,8 @@ class FactorModel:
         return self.linear.rule, self.factor_rule, self.linear.rule.unpenalised()
 
     def tables(self) -> tuple[TableSpec, ...]:
-        """Return the tables of weights, factors and intercept."""
-        coef, *intercept = self.linear.tables()
+        """Return the tables of weights, factors and intercept, and of counts if there is one."""
+        coef, *others = self.linear.tables()
         updater = AdaGrad(
             discount=self.linear.discount,
             eta=self.factor_rule.eta,
@@ -82,7 +82,12 @@ class FactorModel:
         )
         init = Init(kind="normal", scale=self.init_scale, seed=self.seed)
         factors = TableSpec(FACTORS, coef.n_rows, self.n_factors, updater, coef.keys, init)
-        return coef, factors, *intercept
+        return coef, factors, *others
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Tables of weights, factors and intercept."""
+        return tuple(t.name for t in self.tables() if t.name != COUNTS)
 
     def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> LinearData:
         """Rewrite indices to positions in the key set, for weights and factors alike."""
@@ -93,9 +98,7 @@ class FactorModel:
 
     def step(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Take local steps over the rows on a snapshot and push what they changed."""
-        pulled, _ = server.pull(data.keysets)
-        if data.admitted is not None:
-            data, pulled = data.only(in_model(pulled[0]) | data.admitted, pulled)
+        data, pulled, _ = data.pull(server)
         states = self._begin(pulled, server)
         state, factors, bias = states
         loss = fm.train(
@@ -108,7 +111,7 @@ class FactorModel:
             shape = (len(p), 3 if server.sync else 5, p.shape[2])
             deltas.append(server.scratch(f"push {len(deltas)}", shape, np.float32))
             kernel.end(rule, p, state, 0.0, deltas[-1])
-        server.push(data.keysets, deltas, samples=data.n_rows)
+        data.push(deltas, server)
         return {"loss": loss, "samples": float(data.n_rows)}
 
     def evaluate(self, data: LinearData, server: StepServer) -> Mapping[str, float]:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from daskps.data import Partition
 from daskps.kernels import linear as kernel
-from daskps.models.admission import admissions, in_model
+from daskps.models.admission import COUNTS, Counted, Drawn, counted, counts_table, drawn, in_model
 from daskps.run.plan import StepServer
 from daskps.run.state import State
 from daskps.server.keys import KeySet, localise, whole_table
+from daskps.server.slot import TableSlot
 from daskps.server.tables import Placement, TableSpec
 from daskps.server.updaters import FTRL, AdaGrad
 
@@ -30,7 +31,7 @@ class LinearData:
 
     rows: kernel.Rows
     keysets: tuple[KeySet, ...]
-    admitted: NDArray[np.bool_] | None = None
+    admission: Drawn | Counted | None = None
     """Which keys of the first key set these rows bring into the model; None: all."""
 
     @property
@@ -40,8 +41,9 @@ class LinearData:
 
     def __sizeof__(self) -> int:
         """Return the bytes held, so that Dask can account for them."""
-        arrays = sum(a.nbytes for a in (*self.rows, self.admitted) if a is not None)
-        return int(arrays) + sum(k.__sizeof__() for k in self.keysets)
+        arrays = sum(a.nbytes for a in self.rows if a is not None)
+        keys = sum(k.__sizeof__() for k in self.keysets)
+        return int(arrays) + keys + (self.admission.__sizeof__() if self.admission else 0)
 
     def only(
         self, known: NDArray[np.bool_], pulled: Sequence[NDArray[Any]]
@@ -53,6 +55,22 @@ class LinearData:
         rows = [p[known] if k.hashed else p for k, p in zip(self.keysets, pulled, strict=True)]
         left = kernel.without_unknown(self.rows, known)
         return dataclasses.replace(self, rows=left, keysets=keysets), rows
+
+    def pull(self, server: StepServer) -> tuple[LinearData, list[NDArray[Any]], float]:
+        """Pull rows; return what is left without features that stay out, its rows, and samples."""
+        if self.admission is None:
+            return self, *server.pull(self.keysets)
+        pulled, seen = server.pull([*self.keysets, *self.admission.keysets])
+        own, counts = pulled[: len(self.keysets)], pulled[len(self.keysets) :]
+        entering = self.admission.enter(counts, server.passes)
+        return *self.only(in_model(own[0]) | entering, own), seen
+
+    def push(self, deltas: Sequence[NDArray[Any]], server: StepServer) -> None:
+        """Push the deltas of what `pull` left, and the rows that were counted."""
+        keysets, told = self.keysets, list(deltas)
+        if self.admission is not None and (counts := self.admission.told(server.passes)):
+            keysets, told = (*keysets, *self.admission.keysets), told + counts
+        server.push(keysets, told, samples=self.n_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +98,10 @@ class LinearModel:
         Whether pushes are merged on arrival (SSP, ASP).
     loss
         What is minimised beside the penalty.
-    admission, seed
-        Probability with which each row that has a feature brings it into the model, see
-        `daskps.models.admission`; and the seed of the draws.
+    admission, seed, cells
+        Probability with which each row that has a feature brings it into the model, or from 2 on
+        the rows that it takes, see `daskps.models.admission`; the seed of draws and cells; cells
+        of the table of counts, if there is one.
     refined_after
         Samples after which steps are those of `daskps.models.refined`; None for never.
     short
@@ -102,6 +121,7 @@ class LinearModel:
     loss: kernel.Loss = kernel.LOG_LOSS
     admission: float = 1.0
     seed: int = 0
+    cells: int = 0
     refined_after: float | None = None
     short: bool = False
     kappa: float = 0.0
@@ -137,11 +157,18 @@ class LinearModel:
             **common,
         )
         kind: Literal["range", "hash"] = "range" if self.n_features else "hash"
-        coef = TableSpec(COEF, self.n_features, self.width, penalised, keys=kind)
-        if not self.fit_intercept:
-            return (coef,)
-        own = updater(eta=free.eta, beta=free.beta, **common)
-        return coef, TableSpec(INTERCEPT, 1, self.width, own)
+        found = [TableSpec(COEF, self.n_features, self.width, penalised, keys=kind)]
+        if self.fit_intercept:
+            own = updater(eta=free.eta, beta=free.beta, **common)
+            found.append(TableSpec(INTERCEPT, 1, self.width, own))
+        if self.cells:
+            found.append(counts_table(self.cells, int(self.admission)))
+        return tuple(found)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Tables of weights and intercepts."""
+        return (COEF, INTERCEPT) if self.fit_intercept else (COEF,)
 
     def prepare(self, partition: Partition, placements: Mapping[str, Placement]) -> LinearData:
         """Fold weights, and rewrite indices to positions in the key set."""
@@ -156,24 +183,26 @@ class LinearModel:
             factor = np.asarray(self.class_weight, np.float32)[y.astype(np.intp)]
             weight = factor if weight is None else weight * factor
         rows = kernel.Rows(partition.indptr, local, partition.values, y, weight)
-        admitted = None
         if self.admission < 1:
-            admitted = admissions(keyset, rows, self.admission, self.seed)
-        return LinearData(rows, keysets, admitted)
+            chosen = drawn(keyset, rows, self.admission, self.seed)
+            return LinearData(rows, keysets, chosen)
+        if self.cells:
+            how = int(self.admission), self.seed
+            counts = counted(placements[COUNTS], keyset, rows, *how)
+            return LinearData(rows, keysets, counts)
+        return LinearData(rows, keysets)
 
     def step(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Take local steps over the rows on a snapshot and push what they changed."""
         data, deltas, figures = self.learn(data, server)
-        server.push(data.keysets, deltas, samples=data.n_rows)
+        data.push(deltas, server)
         return figures
 
     def learn(
         self, data: LinearData, server: StepServer
     ) -> tuple[LinearData, list[NDArray[Any]], dict[str, float]]:
         """Take local steps; return the data with the keys to push, the push, and figures."""
-        pulled, seen = server.pull(data.keysets)
-        if data.admitted is not None:
-            data, pulled = data.only(in_model(pulled[0]) | data.admitted, pulled)
+        data, pulled, seen = data.pull(server)
         T_end = seen + server.samples_together
         states = self._begin(pulled, T_end, server)
         bias = states[1] if self.fit_intercept else self._no_bias()
@@ -228,7 +257,7 @@ def state_of(
 ) -> State:
     """Return rows that hold `values`, (n_rows, width) by table, as if nothing had been seen.
 
-    The rows of a hash table are those of its `keys`.
+    The rows of a hash table are those of its `keys`; a table without values begins as it would.
     """
     found: dict[str, dict[int, Any]] = {}
     for table in tables:
@@ -237,6 +266,9 @@ def state_of(
         held = keys[table.name] if table.keys == "hash" else None
         slots = None if held is None else place.slots(held)
         for slot in place.used(range(n_slots)):
+            if table.name not in values:
+                found[table.name][slot] = (None, TableSlot(place, slot).rows)
+                continue
             if held is None:
                 own, start = None, place.gather(slot, values[table.name])
             else:

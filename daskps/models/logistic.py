@@ -74,10 +74,13 @@ class LogisticRegression(LinearClassifier):
         occurs, made when it is first seen; column ids may be anything below 2**64 - 1, and no
         memory is spent on ids that do not occur.
     admission
-        With ``keys="hash"``: probability, in (0, 1], with which each row that has a feature brings
-        it into the model, by `random_state`. A feature of k training rows gets a weight with
-        probability ``1 - (1 - admission)^k``, however many passes there are; the default lets all
-        in, 0.1 most of those of more than 20 rows.
+        With ``keys="hash"``: which features get a weight. A number in (0, 1] is the probability
+        with which each row that has a feature brings it into the model, by `random_state`: one of
+        k training rows gets a weight with probability ``1 - (1 - admission)^k``, however many
+        passes there are; the default lets all in, 0.1 most of those of more than 20 rows. An
+        integer n from 2 to 255 counts: a feature gets a weight from its n-th row on, and not
+        before, but for a few per cent that share the cells of their counts with others. Rows are
+        counted in the first pass of each `fit` or `partial_fit`.
     compression
         ``"bfloat16"``: local steps in BSP push changes of weights with 8 digits of a float32's 24,
         half the bytes; what is cut off goes with the next push. None pushes them as they are.

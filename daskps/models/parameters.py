@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from daskps.data import Dataset
 from daskps.errors import DataError
 from daskps.kernels import linear as kernel
+from daskps.models.admission import LEAST, MOST
 
 
 def _real(low: float, high: float, *, open_low: bool = False) -> Callable[[Any], bool]:
@@ -91,7 +92,10 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eta0": (_optional(_real(0, math.inf, open_low=True)), "a finite number > 0 or None"),
     "solver": (_one_of("adagrad", "ftrl", "lbfgs", "admm"), "'adagrad', 'ftrl', 'lbfgs' or 'admm'"),
     "keys": (_one_of("range", "hash"), "'range' or 'hash'"),
-    "admission": (_real(0, 1, open_low=True), "a number above 0 and at most 1"),
+    "admission": (
+        lambda x: _real(0, 1, open_low=True)(x) or (_whole(LEAST)(x) and bool(x <= MOST)),
+        f"a probability above 0 and at most 1, or rows, an integer from {LEAST} to {MOST}",
+    ),
     "compression": (_optional(_one_of("bfloat16")), "'bfloat16' or None"),
     "consistency": (_one_of("bsp", "ssp", "asp"), "'bsp', 'ssp' or 'asp'"),
     "staleness": (_whole(1), "an integer >= 1"),
@@ -125,19 +129,11 @@ def check_parameters(estimator: Any) -> None:
         if hasattr(estimator, name) and not good(value):
             raise ValueError(f"{type(estimator).__name__}({name}={value!r}); expected {expected}.")
     admission, keys = getattr(estimator, "admission", 1), getattr(estimator, "keys", "hash")
-    if admission < 1 and keys != "hash":
+    if admission != 1 and keys != "hash":
         raise ValueError(
             f"{type(estimator).__name__}(admission={admission!r}, keys={keys!r}); expected "
             "keys='hash': a range has a weight for each feature, whether it is admitted or not."
         )
-
-
-def draws(estimator: Any) -> dict[str, Any]:
-    """Return the settings of a linear model that say which features rows bring into it."""
-    if estimator.admission >= 1:
-        return {}
-    seed = np.random.SeedSequence(estimator.random_state).generate_state(1)[0]
-    return {"admission": float(estimator.admission), "seed": int(seed)}
 
 
 def class_weights(

@@ -160,7 +160,7 @@ class _Body:
         for i, want in enumerate(header.wants):
             u, width = specs[want.table].updater, specs[want.table].width
             fields = u.n_push if header.push else u.n_pull
-            dtype: Any = "uint16" if header.push and u.short else u.dtype
+            dtype = u.push_dtype if header.push else u.dtype
             self._rows.append(take(f"rows {i}", (want.n_rows, fields, width), dtype))
         if header.push:
             self.arrays += self._rows

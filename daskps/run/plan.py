@@ -35,6 +35,11 @@ class StepServer(Protocol):
         ...
 
     @property
+    def passes(self) -> int:
+        """How often the run has gone over the rows of this clock before."""
+        ...
+
+    @property
     def samples_together(self) -> int:
         """Samples that are merged together with this push: of all partitions in BSP."""
         ...

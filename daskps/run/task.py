@@ -52,6 +52,10 @@ class _BoundServer:
         return self._id["clock"]
 
     @property
+    def passes(self) -> int:
+        return self._id["clock"] // self._plan.clocks_per_pass
+
+    @property
     def samples_together(self) -> int:
         return self._plan.samples_of(self._id["clock"], self._id["partition"])
 

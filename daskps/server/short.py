@@ -30,7 +30,7 @@ def widen(x: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def widened(msg: Push) -> Push:
-    """Return a push with float32 numbers for shortened ones."""
+    """Return a push with float32 numbers for shortened ones, which no other rule's pushes are."""
     if all(d.dtype != np.uint16 for d in msg.deltas):
         return msg
     return replace(msg, deltas=[widen(d) if d.dtype == np.uint16 else d for d in msg.deltas])

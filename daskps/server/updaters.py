@@ -1,4 +1,4 @@
-"""The rules a shard applies to pushes: add, agree, SGD, AdaGrad, FTRL.
+"""The rules a shard applies to pushes: SGD, AdaGrad, FTRL; sums are in `daskps.server.sums`.
 
 An updater is a frozen value (it stands in manifests and travels to workers) with functions over
 arrays; the state is in the rows it is given. Three moments: `pull` copies rows out, `commit`
@@ -14,7 +14,7 @@ Arrays are C-contiguous, (rows, fields, width): `width` values a row, `fields` n
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -22,6 +22,19 @@ from numpy.typing import NDArray
 
 from daskps.server import _merge
 from daskps.server._rows import EVERYTHING, frozen, gather, rows_of
+from daskps.server.sums import Add, Consensus, Tally, Total
+
+__all__ = [
+    "FTRL",
+    "SGD",
+    "AdaGrad",
+    "Add",
+    "AnyUpdater",
+    "Consensus",
+    "Tally",
+    "Total",
+    "Updater",
+]
 
 Array = NDArray[Any]
 Index = NDArray[Any] | None
@@ -44,7 +57,11 @@ class Updater(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of rows, pulls and pushes."""
+        """Type of rows and pulls."""
+
+    @property
+    def push_dtype(self) -> np.dtype[Any]:
+        """Type of what travels in a push."""
 
     short: bool
     """Whether pushes travel as bfloat16 (`daskps.server.short`)."""
@@ -75,109 +92,6 @@ class Updater(Protocol):
         """Return the parameters, (m, width), after T samples."""
 
 
-class Add(msgspec.Struct, frozen=True, tag=True):
-    """Plain sum of deltas, for counts and statistics; exact for integers in any order.
-
-    Fields of a row: the value.
-    """
-
-    dtype_name: str = "float32"
-    short: ClassVar[bool] = False
-
-    @property
-    def n_fields(self) -> int:
-        return 1
-
-    @property
-    def n_pull(self) -> int:
-        return 1
-
-    @property
-    def n_push(self) -> int:
-        return 1
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.dtype_name)
-
-    def init(self, rows: Array, values: Array) -> None:
-        rows[:, 0] = values
-
-    def pull(self, rows: Array, T: float, out: Array, idx: Index = None) -> None:
-        out[:] = rows if idx is None else rows[idx]
-
-    @property
-    def shrinks(self) -> bool:
-        return False
-
-    def shrink(self, rows: Array, idx: Index, but: Array, T: float, R: float) -> None:
-        raise AssertionError("nothing shrinks")
-
-    def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
-        self.apply(rows, idx, acc, T, R)
-
-    def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
-        if idx is None:
-            rows += push
-        else:
-            rows[idx] += push
-
-    def values(self, rows: Array, T: float) -> Array:
-        return rows[:, 0].copy()
-
-
-class Total(Add, frozen=True, tag=True):
-    """The sum of what was pushed in the last clock, and nothing older: a gradient, say.
-
-    Fields of a row: the sum. Without a barrier (SSP, ASP) it is the last push.
-    """
-
-    @property
-    def shrinks(self) -> bool:
-        return True  # to nothing
-
-    def shrink(self, rows: Array, idx: Index, but: Array, T: float, R: float) -> None:
-        kept = rows[but]
-        rows[slice(None) if idx is None else idx] = 0
-        rows[but] = kept
-
-    def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
-        rows[slice(None) if idx is None else idx] = acc
-
-    def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
-        rows[slice(None) if idx is None else idx] = push
-
-
-class Consensus(Add, frozen=True, tag=True):
-    """Where the pushes of a clock agree: the least of their parabolas and the penalty; BSP.
-
-    Fields of a row: the value z. Push: rho v and rho of ``rho / 2 (z - v)^2``; without any, a row
-    stays. The penalty is of the objective itself, not of a number of samples.
-
-    References
-    ----------
-    Boyd et al. (2011), "Distributed Optimization and Statistical Learning via the Alternating
-    Direction Method of Multipliers", section 7.2.
-    """
-
-    alpha: float = 0.0
-    l1_ratio: float = 0.0
-
-    @property
-    def n_push(self) -> int:
-        return 2
-
-    def commit(self, rows: Array, idx: Index, acc: Array, T: float, R: float) -> None:
-        at = slice(None) if idx is None else idx
-        force, rho = acc[:, 0], acc[:, 1]
-        l2, l1 = self.alpha * (1 - self.l1_ratio), self.alpha * self.l1_ratio
-        z = np.copysign(np.maximum(np.abs(force) - np.float32(l1), 0), force)
-        rows[at, 0] = np.divide(z, rho + np.float32(l2), out=rows[at, 0].copy(), where=rho > 0)
-
-    def apply(self, rows: Array, idx: Index, push: Array, T: float, R: float) -> None:
-        raise AssertionError("pushes that come one by one have nothing to agree on")
-
-
 class _Local(msgspec.Struct, frozen=True):
     """What the rules for local steps share: float32 rows that begin with value and n."""
 
@@ -203,6 +117,10 @@ class _Local(msgspec.Struct, frozen=True):
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(np.float32)
+
+    @property
+    def push_dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint16 if self.short else np.float32)
 
     @property
     def shrinks(self) -> bool:
@@ -372,7 +290,7 @@ class FTRL(_Local, frozen=True, tag=True):
         return out
 
 
-AnyUpdater = Add | Total | Consensus | SGD | AdaGrad | FTRL
+AnyUpdater = Add | Total | Consensus | Tally | SGD | AdaGrad | FTRL
 
 
 def _rates(updater: AdaGrad | FTRL) -> tuple[Any, Any, Any, Any]:

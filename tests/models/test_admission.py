@@ -1,4 +1,4 @@
-"""Rare features enter a growing model by chance, by the same draws wherever it is run."""
+"""Rare features enter a growing model by chance or by count, and the same wherever it is run."""
 
 from __future__ import annotations
 
@@ -71,9 +71,10 @@ def test_chances_follow_the_number_of_rows_and_no_pass_draws_again(
     assert 0.2 < np.isin(other.coef_keys_, first).mean() < 0.95
 
 
-def test_shards_a_lost_one_and_a_new_beginning_change_no_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("admission", [P, 4])
+def test_shards_and_a_new_beginning_change_no_bit(tmp_path: Path, admission: Any) -> None:
     data = daskps.from_arrays(X, Y, n_partitions=4)
-    options = {**HOW, "rows_per_clock": 250}
+    options = {**HOW, "rows_per_clock": 250, "admission": admission}
     calm = LogisticRegression(**options).fit(data)
     spread = LogisticRegression(n_shards=3, **options).fit(data)
     stored = {**options, "checkpoint": tmp_path / "c.zarr", "checkpoint_every": 2}
@@ -82,7 +83,7 @@ def test_shards_a_lost_one_and_a_new_beginning_change_no_bit(tmp_path: Path) -> 
         pass
 
     def stop(clock: int, loss: float) -> None:
-        if clock == 5:
+        if clock == (2 if admission == 4 else 5):  # in the pass that counts
             raise Stop
 
     resumed = LogisticRegression(**stored)
@@ -94,9 +95,54 @@ def test_shards_a_lost_one_and_a_new_beginning_change_no_bit(tmp_path: Path) -> 
         np.testing.assert_array_equal(clf.coef_, calm.coef_)
 
 
+@pytest.mark.parametrize("slices", [1, 4])
+@pytest.mark.parametrize("n_partitions", [1, 3])
+def test_by_count_all_frequent_features_enter_and_hardly_any_other(
+    slices: int, n_partitions: int
+) -> None:
+    data = daskps.from_arrays(X, Y, n_partitions=n_partitions)
+    slice_of = -(-N // (n_partitions * slices))
+    clf = LogisticRegression(**{**HOW, "admission": 4}, rows_per_clock=slice_of).fit(data)
+    admitted = np.isin(np.arange(D), clf.coef_keys_)
+    assert admitted[COUNTS >= 4].all()
+    assert admitted[(COUNTS > 0) & (COUNTS < 4)].mean() < 0.02
+    more = clf.set_params(max_iter=6).fit(data)  # passes count nothing again
+    np.testing.assert_array_equal(more.coef_keys_, np.flatnonzero(admitted))
+
+
+@pytest.mark.parametrize("solver", ["adagrad", "ftrl"])
+def test_what_is_too_rare_is_as_if_it_were_not_there(solver: Any) -> None:
+    # in a first clock rows are counted where they are: none comes in by cells that it shares
+    how = {**HOW, "solver": solver, "eta0": 0.1, "admission": 3, "max_iter": 1}
+    clf = LogisticRegression(**how).fit(daskps.from_arrays(X, Y, n_partitions=1))
+    plain = LogisticRegression(**{**how, "admission": 1.0})
+    plain.fit(daskps.from_arrays(within(clf.coef_keys_), Y, n_partitions=1))
+    np.testing.assert_array_equal(clf.coef_keys_, np.flatnonzero(COUNTS >= 3))
+    np.testing.assert_array_equal(plain.coef_keys_, clf.coef_keys_)
+    np.testing.assert_array_equal(plain.coef_, clf.coef_)
+
+
+def test_counts_go_on_with_the_next_rows() -> None:
+    half = N // 2
+    parts = [(X[:half], Y[:half]), (X[half:], Y[half:])]
+    clf = LogisticRegression(**{**HOW, "admission": 6})
+    for x, y in parts:
+        clf.partial_fit(x, y, classes=[0, 1])
+    counts = [np.asarray(x.sum(axis=0)).astype(int) for x, _ in parts]
+    admitted = np.isin(np.arange(D), clf.coef_keys_)
+    only_together = (
+        (counts[0] < 6) & (counts[1] < 6) & (counts[0] + counts[1] >= 6) & (counts[1] > 0)
+    )
+    assert only_together.sum() > 20
+    assert admitted[only_together].all()
+    assert admitted[(COUNTS > 0) & (COUNTS < 6)].mean() < 0.02
+
+
+@pytest.mark.parametrize("admission", [P, 4])
 @pytest.mark.parametrize("kind", [LinearSVC, LinearRegression, FactorizationMachine])
-def test_every_linear_estimator_admits(kind: Any) -> None:
-    model, everything = kind(**HOW).fit(X, Y), kind(**{**HOW, "admission": 1.0}).fit(X, Y)
+def test_every_linear_estimator_admits(kind: Any, admission: Any) -> None:
+    model = kind(**{**HOW, "admission": admission}).fit(X, Y)
+    everything = kind(**{**HOW, "admission": 1.0}).fit(X, Y)
     assert 0.3 < len(model.coef_keys_) / len(everything.coef_keys_) < 0.7
     assert model.score(X, Y) > (0.05 if kind is LinearRegression else 0.6)
 

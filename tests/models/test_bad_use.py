@@ -23,7 +23,7 @@ BAD_PARAMETERS: list[tuple[str, Any]] = [
     *(("solver", x) for x in ("newton", None, 3)),
     *(("keys", x) for x in ("hashed", None)),
     *(("compression", x) for x in ("float16", True)),
-    *(("admission", x) for x in (0, 1.1, None, "few")),
+    *(("admission", x) for x in (0, 1.1, 3.0, 256, True, None, "few")),
     *(("consistency", x) for x in ("BSP", None)),
     *(("staleness", x) for x in (0, 1.5, None)),
     *(("max_iter", x) for x in (0, 2.5, None)),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskps.server.updaters import FTRL, SGD, AdaGrad, Add, AnyUpdater, Consensus, Updater
+from daskps.server.updaters import FTRL, SGD, AdaGrad, Add, AnyUpdater, Consensus, Tally, Updater
 
 M, WIDTH = 9, 2
 LOCAL = [SGD(), AdaGrad(alpha=1e-3, l1_ratio=0.3, kappa=0.2), FTRL(alpha=1e-3, l1_ratio=0.3)]
@@ -63,7 +63,19 @@ def test_fresh_rows_hold_the_given_values(updater: Updater) -> None:
     np.testing.assert_allclose(updater.values(rows, 0.0), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("updater", [*EVERY, *ARRIVING])
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_tally_stops_where_it_matters_no_more(sync: bool) -> None:
+    updater = Tally(most=200)
+    rows, pushes = np.zeros((3, 1, 1), np.uint8), np.array([0, 3, 150], np.uint32)[:, None, None]
+    for _ in range(3):  # of a clock: their sum is more than a byte
+        if not sync:
+            updater.apply(rows, np.arange(3), pushes, 0.0, 1.0)
+    if sync:
+        updater.commit(rows, None, 3 * pushes, 0.0, 1.0)
+    assert rows[:, 0, 0].tolist() == [0, 9, 200]
+
+
+@pytest.mark.parametrize("updater", [*EVERY, Tally(), *ARRIVING])
 def test_an_updater_survives_json(updater: Updater) -> None:
     assert msgspec.json.decode(msgspec.json.encode(updater), type=AnyUpdater) == updater
 
