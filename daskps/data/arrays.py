@@ -61,7 +61,7 @@ def from_arrays(
         Weights, shape (n_rows,), finite and >= 0. None stands for ones.
     n_partitions
         Number of partitions, never more than rows. The default depends on the data only: one per
-        4 M non-zeros, and up to 8 of smaller data.
+        4 M non-zeros, and of smaller data 8, 4 or 2 as long as each has 100,000.
     random_state
         Seed of the shuffle; None for a new one.
     shuffle
