@@ -158,6 +158,7 @@ def train(
     consistency: str = "bsp",
     *listeners: Listener,
     dataset: Dataset | None = None,
+    held_out: Dataset | None = None,
     model: Model | None = None,
     collect: Kept | None = None,
     **options: Any,
@@ -167,7 +168,7 @@ def train(
     run = RunOptions(consistency=consistency, listeners=listeners, **wanted)
     chosen = model or logistic(consistency)
     data = dataset or memory_dataset()
-    return run_training(chosen, data, run, collect=collect, client=client)
+    return run_training(chosen, data, run, held_out=held_out, collect=collect, client=client)
 
 
 @cache

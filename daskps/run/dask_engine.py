@@ -12,18 +12,20 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
+from functools import partial
 from typing import Any
 
 from distributed import Client, Future, wait
 from msgspec.structs import replace
 
+from daskps import config
 from daskps.data import Dataset
 from daskps.errors import RunFailed, RunTimeout, ShardLost
 from daskps.run import dask_data, dask_probe, dask_worker, plugins
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
 from daskps.run.dask_calls import Caller, Line, Spent
-from daskps.run.dask_hub import Hub, expel, shard_key
+from daskps.run.dask_hub import Hub, expel, shard_key, task_key
 from daskps.run.dask_start import wait_for_worker
 from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
@@ -87,6 +89,7 @@ class DaskEngine(Engine):
         super().__init__(plan, n, dataset.partition_rows.tolist(), checkpoints)
         plugins.register(client)
         self._caller = Caller(self._line)
+        self._quiet = config.seconds("probe")
         self._pace = Pace(plan.server.n_partitions)
         self._tasks: dict[int, tuple[Future[Any], int]] = {}
         self._spent = Spent()
@@ -140,21 +143,29 @@ class DaskEngine(Engine):
         self._spent.rest(idle=self._inbox.empty())
         return super().next_event(timeout)
 
-    def _wait(self, futures: Sequence[Future[Any]], timeout: float) -> list[Future[Any]]:
+    def _wait(
+        self, futures: Sequence[Future[Any]], timeout: float, *, probing: bool = True
+    ) -> list[Future[Any]]:
         """Wait for futures for at most `timeout` seconds; return those that are still pending.
+
+        A worker that hangs meanwhile is found if `probing`.
 
         Raises
         ------
         RunFailed
             If the scheduler is gone or somebody cancelled them.
         """
-        deadline = time.monotonic() + timeout
+        asked = time.monotonic()
+        deadline = asked + timeout
         while left := [f for f in futures if f.status in ("pending", "lost")]:
             rest = deadline - time.monotonic()
             if self._client.status != "running":
                 raise self._cut_off()
             if rest <= 0:
                 break
+            if probing and time.monotonic() - asked > self._quiet:
+                asked = time.monotonic()
+                self._probe(left)
             with contextlib.suppress(TimeoutError, CancelledError):
                 wait(left, timeout=min(rest, 1.0))
         if any(f.status == "cancelled" for f in futures):
@@ -169,7 +180,9 @@ class DaskEngine(Engine):
 
     def _load(self, dataset: Dataset, *, held_out: bool) -> list[Future[Any]]:
         futures = dask_data.submit(self._client, dataset, self.plan, held_out=held_out)
-        dask_data.wait_for(futures, self._wait, self.workers, self.patience)
+        # whoever reads files of others may hold Python's lock for long
+        waiting = partial(self._wait, probing=False)
+        dask_data.wait_for(futures, waiting, self.workers, self.patience)
         return futures
 
     # -- shards ------------------------------------------------------------------------------
@@ -248,7 +261,7 @@ class DaskEngine(Engine):
         sent = asyncio.run_coroutine_threadsafe(
             self._caller.call_all(calls, timeout), loop.asyncio_loop
         )
-        return sent.result(timeout + GRACE)
+        return dask_probe.outcome(sent, timeout + GRACE, self._quiet, self._probe)
 
     # -- news --------------------------------------------------------------------------------
 
@@ -287,7 +300,7 @@ class DaskEngine(Engine):
             dask_worker.work,
             self._data[action.partition],
             *(self.plan, action.token, action.partition, action.clock, self.layout),
-            key=_key("step", self.plan.run, action.partition, action.clock, action.token),
+            key=task_key("step", self.plan.run, action.partition, action.clock, action.token),
             **self._placing(action),
         )
         self._tasks[action.token] = (future, self.layout.generation)
@@ -304,10 +317,10 @@ class DaskEngine(Engine):
         # a worker that is to be spared would steal
         return {"workers": wanted, "allow_other_workers": len(wanted) == 1} if wanted else {}
 
-    def _probe(self) -> None:
+    def _probe(self, waited_for: Sequence[Future[Any]] = ()) -> None:
         refs = [*self.layout.refs.values(), *self.replicas.values()]
         holders = {ref.address for ref in refs}
-        keys = [future.key for future, _ in self._tasks.values()]
+        keys = [f.key for f in (*waited_for, *(f for f, _ in list(self._tasks.values())))]
         dask_probe.probe(self._client, self._line, holders, keys, PING)
 
     def _ended(self, token: int) -> Callable[[Future[Any]], None]:
@@ -357,7 +370,7 @@ class DaskEngine(Engine):
             self._client.submit(
                 dask_worker.evaluate,
                 *(data, plan, i, clock, layout),
-                key=_key("evaluate", plan.run, i, clock, layout.generation),
+                key=task_key("evaluate", plan.run, i, clock, layout.generation),
                 pure=False,
             )
             for i, data in enumerate(self._held_out)
@@ -385,12 +398,3 @@ class DaskEngine(Engine):
 
 def _rather(worker: str | None) -> dict[str, Any]:
     return {} if worker is None else {"workers": [worker], "allow_other_workers": True}
-
-
-def _key(what: str, run: str, *numbers: int) -> tuple[str, int]:
-    """Return a key that makes a task group of its own.
-
-    Dask takes the tasks of a group that is large beside the cluster and has few dependencies for
-    roots, and places them wherever there is room, whoever holds their data.
-    """
-    return f"daskps-{what}-{run}-" + "-".join(map(str, numbers)), 0

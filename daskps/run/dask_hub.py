@@ -139,6 +139,15 @@ def shard_key(run: str, shard: int, incarnation: int) -> str:
     return f"{_SHARD}{run}-{shard}-i{incarnation}', 0)"
 
 
+def task_key(what: str, run: str, *numbers: int) -> tuple[str, int]:
+    """Return a key that makes a task group of its own.
+
+    Dask takes the tasks of a group that is large beside the cluster and has few dependencies for
+    roots, and places them wherever there is room, whoever holds their data.
+    """
+    return f"daskps-{what}-{run}-" + "-".join(map(str, numbers)), 0
+
+
 def is_shard(key: Any) -> bool:
     """Return whether `key` is that of a shard."""
     return isinstance(key, str) and key.startswith(_SHARD)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -33,6 +35,35 @@ def elsewhere(
     others = [w for w in processing if w not in busy and w not in slow]
     others = [w for w in others if not processing[w]] or others
     return {"workers": others, "allow_other_workers": True} if others and busy else {}
+
+
+def outcome(
+    sent: concurrent.futures.Future[Any], timeout: float, quiet: float, ask: Callable[[], None]
+) -> Any:
+    """Return the outcome of calls to workers, and find out meanwhile who of them hangs.
+
+    Parameters
+    ----------
+    sent
+        The calls; the loss of a worker ends those to it.
+    timeout
+        Seconds after which they are given up.
+    quiet
+        Seconds without an outcome after which workers are asked, each time.
+    ask
+        Has workers dropped that do not answer, in the background.
+
+    Raises
+    ------
+    TimeoutError
+        If there is no outcome in time.
+    """
+    deadline = time.monotonic() + timeout
+    while (rest := deadline - time.monotonic()) > quiet:
+        with contextlib.suppress(TimeoutError):
+            return sent.result(quiet)
+        ask()
+    return sent.result(max(rest, 0.0))
 
 
 def probe(

@@ -17,6 +17,7 @@ from cluster_tools import (
     Farm,
     Recorder,
     assert_clean,
+    at,
     at_clock,
     bits,
     calm,
@@ -74,6 +75,23 @@ def test_a_worker_hangs(tmp_path: Path, holds: bool) -> None:
         assert_clean(farm.scheduler)
     assert bits(outcome) == bits(again) == bits(calm())
     assert [bool(x.shards) for x in seen.of(ev.WorkerLost)][:1] == [holds]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [ev.FreezeCut, ev.Evaluate])
+def test_a_worker_hangs_while_the_driver_waits_for_it(tmp_path: Path, moment: type) -> None:
+    """No task runs then whose silence would be noticed; what shards are asked may take long."""
+    seen = Recorder()
+    options = {"checkpoint": str(tmp_path / "c.zarr"), "checkpoint_every": 4, "n_shards": 1}
+    options["held_out"] = held_out = from_arrays(*problem(held_out=True), n_partitions=4)
+    with Farm(2, tmp_path) as farm:
+        hang = at(moment, lambda: farm.signal(farm.holders()[0], signal.SIGSTOP))
+        outcome = train(farm.client, "bsp", seen, hang, **options)
+        assert hang.at is not None
+        assert seen.pause_after(hang.at) < 14
+        assert_clean(farm.scheduler)
+    assert bits(outcome) == bits(train(None, "bsp", held_out=held_out))
+    assert [bool(x.shards) for x in seen.of(ev.WorkerLost)][:1] == [True]
 
 
 def test_the_scheduler_dies_and_the_error_comes_soon(tmp_path: Path) -> None:
