@@ -57,6 +57,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     eta0: float | None
     consistency: Literal["bsp", "ssp", "asp"]
     staleness: int
+    quorum: float
     max_iter: int
     tol: float | None
     n_iter_no_change: int
@@ -313,7 +314,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     ) -> RunOptions:
         batch = self.solver in BATCH
         clocks = 1 if batch else clocks_per_pass(dataset, self.rows_per_clock)
-        same = ("consistency", "staleness", "tol", "n_iter_no_change")
+        same = ("consistency", "staleness", "quorum", "tol", "n_iter_no_change")
         stored = ("checkpoint_every", "keep", "n_shards", "replicas")
         return RunOptions(
             max_iter=passes,

@@ -65,7 +65,8 @@ class FactorizationMachine(LinearEstimator):
     init_scale
         Standard deviation of the initial factors, > 0, for values whose root mean square is 1 and
         quantities whose deviation is 1; other data get it in their scale.
-    fit_intercept, eta0, consistency, staleness, max_iter, tol, n_iter_no_change, rows_per_clock
+    fit_intercept, eta0, consistency, staleness, quorum, max_iter, tol, n_iter_no_change,\
+    rows_per_clock
         As in `LogisticRegression`. Factors take a third of the step of weights.
     keys, admission
         As in `LogisticRegression`; weight and factors of a feature come together.
@@ -121,6 +122,7 @@ class FactorizationMachine(LinearEstimator):
         eta0: float | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,
+        quorum: float = 1.0,
         max_iter: int = 20,
         tol: float | None = 1e-4,
         n_iter_no_change: int = 3,
@@ -145,6 +147,7 @@ class FactorizationMachine(LinearEstimator):
         self.eta0 = eta0
         self.consistency = consistency
         self.staleness = staleness
+        self.quorum = quorum
         self.max_iter = max_iter
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change

@@ -52,6 +52,10 @@ class LogisticRegression(LinearClassifier):
         a partition may run `staleness` clocks ahead of the slowest; ``"asp"``: without bound.
     staleness
         Bound for ``"ssp"``, >= 1.
+    quorum
+        Share of the partitions, in (0, 1], that have to finish a clock before it counts as over
+        for the bound of ``"ssp"``: with 0.95 nobody waits for the slowest twentieth, whose pushes
+        are merged when they come. Training ends when all have finished.
     max_iter
         Passes over the data. Each evaluation of ``"lbfgs"`` is one; the first only measures. So is
         each round of ``"admm"``, in which a partition looks at its rows up to some 25 times.
@@ -157,6 +161,7 @@ class LogisticRegression(LinearClassifier):
         eta0: float | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,
+        quorum: float = 1.0,
         max_iter: int = 10,
         tol: float | None = 1e-4,
         n_iter_no_change: int = 3,
@@ -181,6 +186,7 @@ class LogisticRegression(LinearClassifier):
         self.eta0 = eta0
         self.consistency = consistency
         self.staleness = staleness
+        self.quorum = quorum
         self.max_iter = max_iter
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change

@@ -93,8 +93,8 @@ class MatrixFactorization(Recommender, BaseEstimator):
         rotation: no two tasks hold an item, the result depends on data, seed and partitions only,
         to the bit. ``"ssp"``, ``"asp"``: blocks may meet, and what is pushed is merged on arrival;
         ``"sgd"`` only.
-    staleness
-        Bound for ``"ssp"``, >= 1.
+    staleness, quorum
+        As in `LogisticRegression`.
     duplicates
         What to do with several ratings of one pair: ``"error"``, ``"last"`` or ``"mean"``.
     warm_start
@@ -179,6 +179,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         init_scale: float = 0.01,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,
+        quorum: float = 1.0,
         duplicates: Literal["error", "last", "mean"] = "error",
         warm_start: bool = False,
         random_state: int | None = 0,
@@ -204,6 +205,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         self.init_scale = init_scale
         self.consistency = consistency
         self.staleness = staleness
+        self.quorum = quorum
         self.duplicates = duplicates
         self.warm_start = warm_start
         self.random_state = random_state
@@ -301,6 +303,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         return RunOptions(
             consistency=self.consistency,
             staleness=self.staleness,
+            quorum=self.quorum,
             max_iter=self.max_iter,
             clocks_per_pass=clocks,
             tol=self.tol,

@@ -88,6 +88,7 @@ def train(
     *,
     consistency: Literal["bsp", "ssp", "asp"] = "bsp",
     staleness: int = 2,
+    quorum: float = 1.0,
     max_iter: int = 10,
     tol: float | None = None,
     n_iter_no_change: int = 2,
@@ -121,6 +122,8 @@ def train(
         clocks ahead. ``"asp"``: nobody waits.
     staleness
         Of SSP, in clocks.
+    quorum
+        Share of the partitions, the fastest, that this looks at.
     max_iter
         Passes over the data.
     tol, n_iter_no_change
@@ -177,6 +180,7 @@ def train(
         RunOptions(
             consistency=consistency,
             staleness=staleness,
+            quorum=quorum,
             max_iter=max_iter,
             clocks_per_pass=clocks,
             tol=tol,
@@ -216,8 +220,14 @@ def _tables(model: Any) -> tuple[Table, ...]:
 
 
 def _check(model: Model, given: Mapping[str, Any]) -> None:
-    names = ("consistency", "staleness", "max_iter", "tol", "n_iter_no_change", "rows_per_clock")
     stored = (
+        "consistency",
+        "staleness",
+        "quorum",
+        "max_iter",
+        "tol",
+        "n_iter_no_change",
+        "rows_per_clock",
         "checkpoint",
         "checkpoint_every",
         "keep",
@@ -226,7 +236,7 @@ def _check(model: Model, given: Mapping[str, Any]) -> None:
         "random_state",
         "progress",
     )
-    check_parameters(_Arguments(**{name: given[name] for name in (*names, *stored)}))
+    check_parameters(_Arguments(**{name: given[name] for name in stored}))
     if given["eval_set"] is not None and type(model).evaluate is Model.evaluate:
         raise ValueError(
             f"eval_set given, but {type(model).__name__} has no method evaluate(rows, server); "

@@ -99,6 +99,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "compression": (_optional(_one_of("bfloat16")), "'bfloat16' or None"),
     "consistency": (_one_of("bsp", "ssp", "asp"), "'bsp', 'ssp' or 'asp'"),
     "staleness": (_whole(1), "an integer >= 1"),
+    "quorum": (_real(0, 1, open_low=True), "a number above 0 and at most 1"),
     "max_iter": (_whole(1), "an integer >= 1"),
     "tol": (_optional(_real(-math.inf, math.inf)), "a number or None"),
     "n_iter_no_change": (_whole(1), "an integer >= 1"),

@@ -33,7 +33,7 @@ class LinearRegression(LinearRegressor):
         ``epsilon (|r| - epsilon / 2)`` beyond, which outliers move less.
     epsilon
         Where the Huber loss turns from a parabola into a line, > 0, in units of y.
-    l1_ratio, fit_intercept, solver, eta0, consistency, staleness, max_iter
+    l1_ratio, fit_intercept, solver, eta0, consistency, staleness, quorum, max_iter
         As in `LogisticRegression`; step sizes are those for targets of deviation 1.
     tol
         As in `LogisticRegression`, in units of the variance of y.
@@ -78,6 +78,7 @@ class LinearRegression(LinearRegressor):
         eta0: float | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,
+        quorum: float = 1.0,
         max_iter: int = 10,
         tol: float | None = 1e-4,
         n_iter_no_change: int = 3,
@@ -103,6 +104,7 @@ class LinearRegression(LinearRegressor):
         self.eta0 = eta0
         self.consistency = consistency
         self.staleness = staleness
+        self.quorum = quorum
         self.max_iter = max_iter
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change

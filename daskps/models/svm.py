@@ -33,8 +33,8 @@ class LinearSVC(LinearClassifier):
     loss
         ``"squared_hinge"``, max(0, 1 - m)^2 of a row's margin m, positive on its class's side; or
         ``"hinge"``, max(0, 1 - m).
-    l1_ratio, fit_intercept, solver, eta0, consistency, staleness, max_iter, tol, n_iter_no_change,\
-    rows_per_clock
+    l1_ratio, fit_intercept, solver, eta0, consistency, staleness, quorum, max_iter, tol,\
+    n_iter_no_change, rows_per_clock
         As in `LogisticRegression`.
     class_weight
         None, ``"balanced"``, or a dict from class to the factor of its rows in all margins.
@@ -81,6 +81,7 @@ class LinearSVC(LinearClassifier):
         eta0: float | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,
+        quorum: float = 1.0,
         max_iter: int = 10,
         tol: float | None = 1e-4,
         n_iter_no_change: int = 3,
@@ -106,6 +107,7 @@ class LinearSVC(LinearClassifier):
         self.eta0 = eta0
         self.consistency = consistency
         self.staleness = staleness
+        self.quorum = quorum
         self.max_iter = max_iter
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change

@@ -54,9 +54,8 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
     max_iter
         Sweeps: how often each token's topic is drawn; of ``online`` passes over the documents.
         None is 100 sweeps or 10 passes.
-    consistency, staleness
-        As in `LogisticRegression`. ``bsp`` with ``gibbs`` also checks all counts at each clock, and
-        notes the likelihood.
+    consistency, staleness, quorum
+        As in `LogisticRegression`. ``gibbs`` in ``bsp`` checks counts and notes likelihoods, too.
     slices
         Into how many slices the vocabulary is cut (``gibbs``). At a clock a partition draws the
         tokens of one, and needs the counts of its words alone; partitions begin with different
@@ -139,6 +138,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         max_iter: int | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,
+        quorum: float = 1.0,
         slices: int | None = None,
         sweeps_per_clock: int | None = None,
         learning_decay: float = 0.7,
@@ -162,6 +162,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         self.max_iter = max_iter
         self.consistency = consistency
         self.staleness = staleness
+        self.quorum = quorum
         self.slices = slices
         self.sweeps_per_clock = sweeps_per_clock
         self.learning_decay = learning_decay
@@ -341,14 +342,14 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
     def _options(
         self, passes: int, clocks: int, *, resume: bool, listeners: Sequence[Listener]
     ) -> RunOptions:
-        stored = ("checkpoint_every", "keep", "n_shards", "replicas")
+        same = ("consistency", "staleness", "quorum", "checkpoint_every", "keep", "n_shards")
         return RunOptions(
             max_iter=passes,
             clocks_per_pass=clocks,
             checkpoint=absolute(self.checkpoint),
             resume=resume,
             listeners=listeners,
-            **{name: getattr(self, name) for name in ("consistency", "staleness", *stored)},
+            **{name: getattr(self, name) for name in (*same, "replicas")},
         )
 
     # -- use ---------------------------------------------------------------------------------

@@ -32,6 +32,15 @@ class Clocks(dict[int, int]):
         if clock < self.low or (before == self.low and before not in self._at):
             self.low = min(self._at)  # there are few different clocks
 
+    def passed(self, n: int) -> int:
+        """Return the clocks that at least `n` partitions have finished; `low` for all of them."""
+        there = 0
+        for clock in sorted(self._at, reverse=True):
+            there += self._at[clock]
+            if there >= n:
+                return clock
+        return self.low
+
     @property
     def lagging(self) -> int:
         """How many partitions have finished no more than every one has."""

@@ -25,7 +25,8 @@ from daskps.run.vigil import Vigil
 class Coordinator:
     """Turns events into actions.
 
-    Admission: (p, c) may start when p has finished c clocks and c - min_clock <= staleness.
+    Admission: (p, c) may start when p has finished c clocks and c - min_clock <= staleness, with a
+    quorum in min_clock's place the clock that so many partitions have finished.
     """
 
     policy: Policy
@@ -153,7 +154,8 @@ class Coordinator:
         if self._waiting is None:
             self._waiting = Waiting(self.clocks, {r.partition for r in self.running.values()})
         # laggards first, so that the barrier or the staleness bound opens soonest
-        ready = self._waiting.take(self.min_clock + self.policy.staleness, self.target, only)
+        common = self.clocks.passed(self.policy.enough)
+        ready = self._waiting.take(common + self.policy.staleness, self.target, only)
         return [self._launch(p, c) for c, p in ready]
 
     def _launch(self, partition: int, clock: int, copy_of: int | None = None) -> ev.Launch:

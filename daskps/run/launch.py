@@ -41,6 +41,7 @@ class RunOptions:
 
     consistency: str = "bsp"
     staleness: int = 2
+    quorum: float = 1.0
     max_iter: int = 10
     clocks_per_pass: int = 1
     tol: float | None = None
@@ -113,13 +114,13 @@ def run_training(
     DaskpsError
         If training could not go on.
     """
-    staleness = staleness_of(options.consistency, options.staleness)
+    staleness = staleness_of(options.consistency, options.staleness, options.quorum)
     if staleness and isinstance(model, Conducted):
         raise ValueError(
             f"consistency={options.consistency!r} with {type(model).__name__}, which acts between "
             "clocks that are common to everybody; expected consistency='bsp'."
         )
-    spec = ServerSpec(model.tables(), N_SLOTS, dataset.n_partitions, staleness)
+    spec = ServerSpec(model.tables(), N_SLOTS, dataset.n_partitions, staleness, options.quorum)
     cuts = options.checkpoint is not None
     size = size_of(spec, dataset, cuts=cuts, replicas=options.replicas)
     tell(size)
@@ -196,6 +197,7 @@ def _policy(
         n_clocks=options.max_iter * plan.clocks_per_pass,
         clocks_per_pass=plan.clocks_per_pass,
         staleness=staleness,
+        quorum=options.quorum,
         checkpoint_clocks=every if isinstance(every, int) else None,
         checkpoint_seconds=parse_timedelta(every) if isinstance(every, str) else None,
         checkpoint_chosen=options.checkpoint is not None and every is None,
@@ -265,6 +267,7 @@ def _check_same(
     pairs = [
         ("the model", made_by, manifest.model),
         ("consistency", plan.server.staleness, manifest.server.staleness),
+        ("quorum", plan.server.quorum, manifest.server.quorum),
         ("rows_per_clock", plan.clocks_per_pass, manifest.clocks_per_pass),
         ("the training data's partitions", list(plan.partition_rows), manifest.partition_rows),
         ("tables", msgspec.to_builtins(server), msgspec.to_builtins(manifest.server)),

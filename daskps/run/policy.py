@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from daskps.server.spec import enough
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -17,6 +19,8 @@ class Policy:
     clocks_per_pass: int = 1
     staleness: float = 0
     """0 is BSP, `math.inf` is ASP."""
+    quorum: float = 1.0
+    """Share of the partitions that the bound looks at, the fastest; below 1 in SSP only."""
     checkpoint_clocks: int | None = None
     checkpoint_seconds: float | None = None
     checkpoint_chosen: bool = False
@@ -53,20 +57,31 @@ class Policy:
     """Seconds without any progress after which the run ends with an error."""
 
     @property
+    def enough(self) -> int:
+        """Partitions that must have finished a clock for the others to go on."""
+        return enough(self.quorum, self.n_partitions)
+
+    @property
     def keeps_cuts(self) -> bool:
         """Whether checkpoints are taken."""
         given = self.checkpoint_clocks is not None or self.checkpoint_seconds is not None
         return given or self.checkpoint_chosen
 
 
-def staleness_of(consistency: str, staleness: int) -> float:
+def staleness_of(consistency: str, staleness: int, quorum: float = 1.0) -> float:
     """Return the staleness bound of a consistency name.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or SSP has no positive bound.
+        If the name is unknown, or SSP has no positive bound, or another one has a quorum.
     """
+    if quorum < 1 and consistency != "ssp":
+        raise ValueError(
+            f"quorum={quorum!r} with consistency={consistency!r}; expected consistency='ssp': "
+            "'bsp' waits for everybody, so that its bits do not depend on who is late, and 'asp' "
+            "for nobody."
+        )
     if consistency not in ("bsp", "ssp", "asp"):
         raise ValueError(f"consistency={consistency!r}; expected 'bsp', 'ssp' or 'asp'.")
     if consistency == "ssp" and staleness < 1:

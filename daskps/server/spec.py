@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from daskps.server.tables import Placement, TableSpec
@@ -20,12 +22,20 @@ class ServerSpec(msgspec.Struct, frozen=True):
         Partitions that push.
     staleness
         Clocks that a partition may run ahead of the slowest; 0 is BSP.
+    quorum
+        Share of the partitions that this bound looks at, the fastest, in (0, 1].
     """
 
     tables: tuple[TableSpec, ...]
     n_slots: int
     n_partitions: int
     staleness: float
+    quorum: float = 1.0
+
+    @property
+    def enough(self) -> int:
+        """Partitions that must have finished a clock for the others to go on."""
+        return enough(self.quorum, self.n_partitions)
 
     @property
     def sync(self) -> bool:
@@ -35,3 +45,9 @@ class ServerSpec(msgspec.Struct, frozen=True):
     def placements(self) -> dict[str, Placement]:
         """Return the placement of every table."""
         return {t.name: Placement(t, self.n_slots) for t in self.tables}
+
+
+def enough(quorum: float, n_partitions: int) -> int:
+    """Return how many of `n_partitions` are a share of `quorum`."""
+    # a product such as 0.07 x 100 may be a bit above the number that is meant
+    return max(1, math.ceil(quorum * n_partitions - 1e-9))

@@ -77,11 +77,12 @@ class Watcher:
         if told.token in self._tokens:
             self.broken.append(f"token {told.token} was given to two tasks")
         self._tokens.add(told.token)
-        ahead = told.clock - coordinator.min_clock
+        common = coordinator.clocks.passed(coordinator.policy.enough)
+        ahead = told.clock - common
         if ahead > coordinator.policy.staleness:
             self.broken.append(
                 f"(partition, clock) {(told.partition, told.clock)} started {ahead} clocks ahead "
-                f"of min_clock; the bound is {coordinator.policy.staleness}"
+                f"of clock {common}; the bound is {coordinator.policy.staleness}"
             )
 
     def _finished(self, coordinator: Coordinator) -> None:

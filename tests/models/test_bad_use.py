@@ -26,6 +26,7 @@ BAD_PARAMETERS: list[tuple[str, Any]] = [
     *(("admission", x) for x in (0, 1.1, 3.0, 256, True, None, "few")),
     *(("consistency", x) for x in ("BSP", None)),
     *(("staleness", x) for x in (0, 1.5, None)),
+    *(("quorum", x) for x in (0, 1.1, None)),
     *(("max_iter", x) for x in (0, 2.5, None)),
     *(("tol", x) for x in ("small", np.nan)),
     *(("n_iter_no_change", x) for x in (0, None)),

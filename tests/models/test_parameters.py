@@ -34,6 +34,7 @@ CHANGES_SOMETHING_ELSE = {
     "keys": "test_hashed_keys_give_the_bits_of_a_range",
     "n_iter_no_change": "test_training_stops_when_the_loss_stalls",
     "n_shards": "test_number_of_shards_is_that_asked_for",
+    "quorum": "test_late_pushes_of_a_quorum_are_counted_once_each",
     "replicas": "test_a_worker_that_dies_costs_no_update",
     "progress": "test_bar_is_drawn_on_stderr_when_asked_for",
     "staleness": "test_staleness_bounds_how_far_partitions_run_ahead",

@@ -28,6 +28,15 @@ POLICIES = st.builds(
     evaluate=st.booleans(),
     tol=st.sampled_from([None, 0.01]),
 )
+QUORUM = st.builds(
+    Policy,
+    n_partitions=st.integers(2, 4),
+    n_shards=st.integers(1, 3),
+    n_clocks=st.integers(1, 6),
+    staleness=st.sampled_from([1, 2]),
+    quorum=st.sampled_from([0.25, 0.5, 0.75]),
+    checkpoint_clocks=st.sampled_from([None, 2]),
+)
 TURNING = st.builds(
     Policy,
     n_partitions=st.integers(1, 3),
@@ -41,7 +50,8 @@ TURNING = st.builds(
 
 @settings(max_examples=300)
 @given(
-    st.one_of(POLICIES, TURNING), st.lists(st.integers(0, 16 * 24 - 1), min_size=60, max_size=240)
+    st.one_of(POLICIES, QUORUM, TURNING),
+    st.lists(st.integers(0, 16 * 24 - 1), min_size=60, max_size=240),
 )
 def test_any_run_ends_with_everything_done_once(policy: Policy, choices: list[int]) -> None:
     world = World(policy)
@@ -83,6 +93,22 @@ def test_a_fast_partition_runs_ahead_as_far_as_allowed(staleness: float, reached
     while any(r.partition == 0 for r in coordinator.running.values()):
         finish(coordinator, 0)
     assert coordinator.clocks == {0: reached, 1: 0, 2: 0}
+
+
+def test_a_quorum_goes_on_without_the_slowest() -> None:
+    coordinator = Coordinator.start(
+        policy(n_partitions=4, staleness=1, quorum=0.75, n_clocks=9), dict.fromkeys(range(4), 0)
+    )
+    coordinator.handle(ev.Tick(1.0))
+    for _ in range(6):
+        for partition in (0, 1, 2):
+            finish(coordinator, partition)
+    assert coordinator.clocks == {0: 6, 1: 6, 2: 6, 3: 0}
+    finish(coordinator, 0)
+    finish(coordinator, 0)  # the bound holds among those who make the quorum
+    assert {r.partition for r in coordinator.running.values()} == {1, 2, 3}
+    finish(coordinator, 3)
+    assert {(r.partition, r.clock) for r in coordinator.running.values()} >= {(3, 1)}
 
 
 def test_laggards_start_first() -> None:

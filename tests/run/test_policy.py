@@ -7,6 +7,7 @@ import math
 import pytest
 
 from daskps.run.policy import staleness_of
+from daskps.server.spec import enough
 
 
 @pytest.mark.parametrize(
@@ -14,6 +15,20 @@ from daskps.run.policy import staleness_of
 )
 def test_consistency_names(consistency: str, staleness: int, bound: float) -> None:
     assert staleness_of(consistency, staleness) == bound
+
+
+@pytest.mark.parametrize("consistency", ["bsp", "asp"])
+def test_a_quorum_is_refused_where_it_would_mean_nothing(consistency: str) -> None:
+    with pytest.raises(ValueError, match=r"quorum=0\.9 with .* expected consistency='ssp'"):
+        staleness_of(consistency, 1, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("quorum", "n", "wanted"),
+    [(1.0, 7, 7), (0.95, 100, 95), (0.07, 100, 7), (0.5, 3, 2), (0.01, 3, 1)],
+)
+def test_a_quorum_is_rounded_up(quorum: float, n: int, wanted: int) -> None:
+    assert enough(quorum, n) == wanted
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ class World:
         match action:
             case ev.Launch(token, partition, clock, copy_of):
                 assert clock == coordinator.clocks[partition] < coordinator.target
-                assert clock - coordinator.min_clock <= self.policy.staleness
+                common = coordinator.clocks.passed(self.policy.enough)
+                assert clock - common <= self.policy.staleness
                 twins = [t for t, r in coordinator.running.items() if r.partition == partition]
                 assert len(twins) == (1 if copy_of is None else 2), twins
                 self.check_turned(clock)

@@ -23,6 +23,7 @@ from in_process import (
     push_all,
     push_of,
 )
+from msgspec import structs
 
 from daskps.errors import NonFinitePush, StaleLayout
 from daskps.server.messages import Pull, Push, Want
@@ -161,6 +162,19 @@ def test_a_pull_beyond_the_staleness_bound_trips_the_assertion(staleness: int) -
     pull_all(shard, clock=staleness)
     with pytest.raises(AssertionError):
         pull_all(shard, clock=staleness + 1)
+
+
+def test_with_a_quorum_the_bound_looks_at_so_many_partitions() -> None:
+    shard, one = alone(structs.replace(counters(4, 1, ROWS), quorum=0.75)), np.ones((ROWS, 1, 1))
+    for partition, clock in ((0, 0), (1, 0), (2, 0), (0, 1)):
+        shard.push(push_all(shard, one.astype(np.int64), partition=partition, clock=clock))
+    pull_all(shard, clock=2)
+    with pytest.raises(AssertionError):
+        pull_all(shard, clock=3)
+    late = push_all(shard, one.astype(np.int64), partition=3, clock=0)
+    assert shard.push(late).applied
+    assert not shard.push(late).applied
+    assert (table(shard) == 5).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
