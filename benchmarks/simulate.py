@@ -177,6 +177,22 @@ def staleness() -> None:
     console.print(table)
 
 
+def quorum() -> None:
+    """Print what waiting for most partitions only saves, where 5 % of tasks are delayed."""
+    shares = (1.0, 0.95, 0.9, 0.75)
+    title = "s/clock: 100 workers, tasks of 1 s, 5 % of 5 s"
+    table = Table("partitions/worker", "staleness", *(f"{q:.0%}" for q in shares), title=title)
+    costs = Costs(compute=1.0, spread=0.2, delayed=0.05)
+    for per_worker in (1, 4):
+        for bound in (1, 3):
+            runs = [
+                simulated(100, per_worker, bound, costs, n_clocks=40, quorum=q) for q in shares
+            ]
+            found = (f"{run.seconds_per_clock:.2f}" for run in runs)
+            table.add_row(str(per_worker), str(bound), *found)
+    console.print(table)
+
+
 def shards() -> None:
     """Print what few shards cost."""
     table = Table(
@@ -238,7 +254,7 @@ def billion() -> None:
     console.print(table)
 
 
-PARTS = (check, stragglers, scale, staleness, shards, intervals, billion)
+PARTS = (check, stragglers, scale, staleness, quorum, shards, intervals, billion)
 
 
 def main() -> None:
