@@ -185,9 +185,7 @@ def quorum() -> None:
     costs = Costs(compute=1.0, spread=0.2, delayed=0.05)
     for per_worker in (1, 4):
         for bound in (1, 3):
-            runs = [
-                simulated(100, per_worker, bound, costs, n_clocks=40, quorum=q) for q in shares
-            ]
+            runs = [simulated(100, per_worker, bound, costs, n_clocks=40, quorum=q) for q in shares]
             found = (f"{run.seconds_per_clock:.2f}" for run in runs)
             table.add_row(str(per_worker), str(bound), *found)
     console.print(table)

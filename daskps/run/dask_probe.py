@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client
 
@@ -16,6 +16,8 @@ from daskps.run.dask_calls import Line
 from daskps.run.dask_hub import expel
 
 logger = logging.getLogger("daskps")
+
+T = TypeVar("T")
 
 
 def runners(processing: Mapping[str, Collection[Any]], keys: Collection[Any]) -> set[str]:
@@ -38,8 +40,8 @@ def elsewhere(
 
 
 def outcome(
-    sent: concurrent.futures.Future[Any], timeout: float, quiet: float, ask: Callable[[], None]
-) -> Any:
+    sent: concurrent.futures.Future[T], timeout: float, quiet: float, ask: Callable[[], None]
+) -> T:
     """Return the outcome of calls to workers, and find out meanwhile who of them hangs.
 
     Parameters
