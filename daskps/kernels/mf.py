@@ -14,6 +14,7 @@ so that a row's penalty grows with its ratings (Zhou et al. 2008).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.kernels import _mf_als, _mf_order, _mf_sgd
-from daskps.kernels._mf_visit import BIAS, N_SIDE, SUM
+from daskps.kernels._mf_visit import BIAS, BIAS_SUM, N_SIDE, SUM
 from daskps.kernels._vectors import LANES
 
 F32 = NDArray[np.float32]
@@ -178,14 +179,28 @@ def sgd(
 
 def squares(block: Block, P: F32, Q: F32, side_P: F32, side_Q: F32) -> float:
     """Return the sum of squared errors over the ratings of a block; see `sgd`."""
-    total = 0.0
+    errors = (e for _, _, e in _errors(block, P, Q, side_P, side_Q))
+    return float(sum((e.astype(np.float64) ** 2).sum() for e in errors))
+
+
+def add_squares(block: Block, P: F32, Q: F32, side_P: F32, side_Q: F32, n_factors: int) -> None:
+    """Add to the sums of users the squared gradients that a block has here, without penalties."""
+    for u, Y, e in _errors(block, P, Q, side_P, side_Q):
+        factors = e * e * np.einsum("nk,nk->n", Y, Y) / n_factors
+        for at, x in ((SUM, factors), (BIAS_SUM, e * e)):
+            side_P[:, at] += np.bincount(u, x, len(side_P))
+
+
+def _errors(
+    block: Block, P: F32, Q: F32, side_P: F32, side_Q: F32
+) -> Iterator[tuple[NDArray[np.uint32], F32, F32]]:
+    """Yield users, rows of items, and errors of the ratings of a block, some at a time."""
     for start in range(0, len(block.ratings), 2**16):
         part = slice(start, start + 2**16)
         u, i = block.users[part], block.items[part]
         e = block.ratings[part] - side_P[u, BIAS] - side_Q[i, BIAS]
-        e -= np.einsum("nk,nk->n", P[u], Q[i])
-        total += float((e.astype(np.float64) ** 2).sum())
-    return total
+        rows = Q[i]
+        yield u, rows, e - np.einsum("nk,nk->n", P[u], rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,10 +307,39 @@ def item_sums(
     out
         Like `V`, changed in place.
     """
+    _sums(of.rows, of.columns, weights, targets, X, V, out)
+
+
+def user_sums(block: Block, targets: F32 | None, Y: F32, X: F32, out: F32) -> None:
+    """Add to each user, over its ratings of a block, ``(t - <x, y>) y``, or ``<x, y> y``.
+
+    Parameters
+    ----------
+    block
+        Ratings, in any order.
+    targets
+        t, (n,); None for products alone.
+    Y, X
+        Rows of items and users, (m, width).
+    out
+        Like `X`, changed in place.
+    """
+    _sums(block.items, block.users, None, targets, Y, X, out)
+
+
+def _sums(
+    rows: NDArray[np.uint32],
+    columns: NDArray[np.uint32],
+    weights: F32 | None,
+    targets: F32 | None,
+    X: F32,
+    V: F32,
+    out: F32,
+) -> None:
     loop = _mf_als.items(X.shape[1], weights is not None, targets is not None)
     none = np.empty(0, np.float32)
     both = [_frozen(none if a is None else a) for a in (weights, targets)]
-    loop(_frozen(of.rows), _frozen(of.columns), *both, _frozen(X), _frozen(V), out)
+    loop(_frozen(rows), _frozen(columns), *both, _frozen(X), _frozen(V), out)
 
 
 def rows(n: int, width: int) -> F32:

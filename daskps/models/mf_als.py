@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from daskps.data import Partition
 from daskps.kernels import mf
+from daskps.models.mf_rebuilt import COLD_STEPS
 from daskps.models.mf_sgd import ITEMS, USERS
 from daskps.run.events import Turn
 from daskps.run.plan import ServerFunctions, StepServer
@@ -277,13 +278,31 @@ class ALSFactors:
 
     # -- users -------------------------------------------------------------------------------
 
-    def _for_users(self, data: ALSData, server: StepServer, X: F32) -> Mapping[str, float]:
-        wanted = (ITEMS, GRAM_ITEMS) if self.implicit else (ITEMS,)
-        (pulled, *grams), _ = server.pull([data.keysets[name] for name in wanted])
-        V, of = self._rows(pulled), data.entries
-        before, gram = X, None
+    def _for_users(self, data: ALSData, server: StepServer, before: F32) -> Mapping[str, float]:
         X = mf.rows(*before.shape)
         X[:] = before
+        loss = self._solve(data, server, X, self.cg_steps)
+        server.keep({USERS: X})
+        if self.implicit:
+            server.push([data.keysets[GRAM_USERS]], [self._gram(X)], samples=0.0)
+        else:
+            server.push([], [], samples=0.0)
+        return {"loss": loss, "samples": float(len(data.entries.items))}
+
+    def rebuild_state(self, data: Sequence[ALSData], server: StepServer) -> Arrays:
+        """Return users that are solved for against the items: half a step, from zero."""
+        n_users = len(data[0].entries.indptr) - 1
+        if server.clock <= self.cg_steps:  # nobody was solved for yet
+            return {USERS: self._begin(n_users, server.partition)}
+        X = mf.rows(n_users, self._padded)
+        self._solve(data[0], server, X, COLD_STEPS)
+        return {USERS: X}
+
+    def _solve(self, data: ALSData, server: StepServer, X: F32, steps: int) -> float:
+        """Solve for users, from `X` on, which is changed; return what `mf.solve_users` does."""
+        wanted = (ITEMS, GRAM_ITEMS) if self.implicit else (ITEMS,)
+        (pulled, *grams), _ = server.pull([data.keysets[name] for name in wanted])
+        V, of, gram = self._rows(pulled), data.entries, None
         targets = self._targets(of.values) if self.implicit else of.values
         if self.biases:
             targets = targets - V[of.items, self.n_factors]
@@ -292,13 +311,7 @@ class ALSFactors:
             gram[: self.width, : self.width] = grams[0].reshape(self.width, self.width)
         weights = of.values if self.implicit else None
         Y = self._with_ones(V)
-        loss = mf.solve_users(of, weights, targets, Y, gram, self.reg, self.cg_steps, X)
-        server.keep({USERS: X})
-        if self.implicit:
-            server.push([data.keysets[GRAM_USERS]], [self._gram(X)], samples=0.0)
-        else:
-            server.push([], [], samples=0.0)
-        return {"loss": loss, "samples": float(len(of.items))}
+        return mf.solve_users(of, weights, targets, Y, gram, self.reg, steps, X)
 
     # -- turns -------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from daskps.data import Partition
 from daskps.errors import Diverged
 from daskps.kernels import mf
+from daskps.models.mf_rebuilt import AgainstItems
 from daskps.run.plan import StepServer
 from daskps.server.keys import KeySet, localise
 from daskps.server.messages import Arrays
@@ -159,9 +160,9 @@ class SGDFactors:
 
     def step(self, data: BlockData, server: StepServer) -> Mapping[str, float]:
         """Visit the ratings of a block; keep the users, push what changed of the items."""
+        before = server.state() or self._begin(data.n_users, server.partition)
         pulled, _ = server.pull(data.keysets)
         Q, side = self._items(pulled, server)
-        before = server.state() or self._begin(data.n_users, server.partition)
         P, beside = mf.rows(*before[USERS].shape), before[BESIDE].copy()
         P[:] = before[USERS]
         number, slice_ = divmod(server.clock, self.n_blocks)
@@ -179,6 +180,16 @@ class SGDFactors:
         server.keep({USERS: P, BESIDE: beside})
         server.push(data.keysets, self._deltas(pulled, Q, side, response), samples=n)
         return {"loss": squares / 2 * self.unit**2, "samples": float(n)}
+
+    def rebuild_state(self, data: Sequence[BlockData], server: StepServer) -> Arrays:
+        """Return users that are solved for against the items: half a step of least squares."""
+
+        def items(block: int) -> tuple[F32, F32]:
+            return self._items(server.pull(data[block].keysets)[0], server)
+
+        ratings, rule = [block.ratings for block in data], self._rule(0)
+        P, beside = AgainstItems(ratings, data[0].n_users, items, rule).users()
+        return {USERS: P, BESIDE: beside}
 
     def user_rows(self, state: Arrays) -> tuple[F32, F32]:
         """Return factors and biases of users in the unit of the ratings."""

@@ -7,6 +7,7 @@ a shard is made, how it is called, and where tasks run.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -66,6 +67,8 @@ class Engine(ABC):
     """Whether every worker is to hold one shard, however many there are."""
     recovery_timeout = 60.0
     """Seconds in which lost shards must stand again."""
+    last_clock = math.inf
+    """Clock at which the run ends: no step after it makes again what a partition kept."""
 
     def __init__(
         self,
@@ -96,8 +99,10 @@ class Engine(ABC):
 
     # -- for the driver ----------------------------------------------------------------------
 
-    def start(self, cut: str | None, clocks: ev.Clocks, state: State | None = None) -> None:
-        """Place the shards, at the state of `cut` or at `state` if one is given."""
+    def start(
+        self, cut: str | None, clocks: ev.Clocks, state: State | None = None, whole: bool = True
+    ) -> None:
+        """Place the shards, at `state`, or at that of `cut`, of which perhaps not all is needed."""
         self._state = state
         numbers = range(self.n_shards)
         nowhere = {s: ShardRef(s, 0, "", "") for s in numbers}
@@ -110,7 +115,7 @@ class Engine(ABC):
             listed = checkpoint.read_manifest(self.store, cut).states
             self._states_nbytes = sum(listed.values())
         if cut is not None or state is not None:
-            calls = [self._restoring(r, 1, clocks, cut) for r in self.layout.refs.values()]
+            calls = [self._restoring(r, 1, clocks, cut, whole) for r in self.layout.refs.values()]
             raise_first(self._call(calls, self._bulk_timeout))
 
     def next_event(self, timeout: float) -> ev.Event | None:
@@ -338,7 +343,7 @@ class Engine(ABC):
         self._writer.start(cut, clocks, ledger, self.layout, frozen, self._bulk_timeout)
 
     def stand_up(
-        self, lost: set[int], action: ev.Recover, cut: str | None
+        self, lost: set[int], action: ev.Recover, cut: str | None, whole: bool
     ) -> tuple[set[int], ev.Clocks]:
         """Make lost shards again and bring all to one state; return which were lost meanwhile."""
         refs = self.layout.refs
@@ -353,7 +358,7 @@ class Engine(ABC):
         calls: list[ControlCall] = []
         for shard, ref in self.layout.refs.items():
             if action.how == "rollback" or shard in action.shards or shard in lost:
-                calls.append(self._restoring(ref, generation, clocks, cut))
+                calls.append(self._restoring(ref, generation, clocks, cut, whole))
             else:
                 calls.append((ref, "advance", {"generation": generation, "clocks": dict(clocks)}))
         gone = set()
@@ -365,12 +370,12 @@ class Engine(ABC):
         return gone, clocks
 
     def _restoring(
-        self, ref: ShardRef, generation: int, clocks: ev.Clocks, cut: str | None
+        self, ref: ShardRef, generation: int, clocks: ev.Clocks, cut: str | None, whole: bool
     ) -> ControlCall:
         kwargs: dict[str, Any] = {"generation": generation, "clocks": dict(clocks)}
         if cut is not None:
             partitions = self.layout.partitions_of(ref.shard)
-            kwargs |= {"store": self.store, "cut": cut, "partitions": partitions}
+            kwargs |= {"store": self.store, "cut": cut, "partitions": partitions, "whole": whole}
         elif self._state is not None:
             here = self.layout.slots_of(ref.shard), self.layout.partitions_of(ref.shard)
             kwargs["start"] = self._state.of(*here, self.plan.server)

@@ -123,10 +123,12 @@ class ShardHost:
         cut: str | None = None,
         start: tuple[float, Frozen, Mapping[int, Arrays]] | None = None,
         partitions: Sequence[int] = (),
+        whole: bool = True,
     ) -> None:
         """Load the slots of `cut`, or the rows of `start`, or initial values.
 
-        With a cut comes what `partitions` kept, whose home this is.
+        With a cut comes what `partitions` kept, whose home this is; without those of which not all
+        can be read, unless the `whole` is needed.
         """
         if store is None or cut is None:
             self.shard.restore(generation, clocks, *(start or (0.0, None)))
@@ -135,7 +137,7 @@ class ShardHost:
         tables = checkpoint.read_slots(store, cut, manifest, self._slots)
         # slots of shards that had lost updates have seen fewer samples
         samples = min(manifest.samples[s] for s in self._slots) if self._slots else 0.0
-        states = partition_states.read(store, cut, manifest.states, partitions)
+        states = partition_states.read(store, cut, manifest.states, partitions, whole=whole)
         self.shard.restore(generation, clocks, samples, tables, states)
 
     def move_in(self, generation: int, clocks: Mapping[int, int], parts: Sequence[Arrays]) -> None:

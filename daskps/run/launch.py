@@ -25,6 +25,7 @@ from daskps.run.inprocess import InProcessEngine
 from daskps.run.ledger import Ledger
 from daskps.run.plan import Conducted, Model, Plan
 from daskps.run.policy import Policy, staleness_of
+from daskps.run.recovery import goes_on
 from daskps.run.size import check_fits, size_of, tell
 from daskps.run.state import State
 from daskps.server.messages import Arrays
@@ -131,7 +132,10 @@ def run_training(
         call_timeout=config.seconds("call-timeout"),
     )
     checkpoints = _checkpoints(model, options)
-    cut, manifest = _resumed(plan, checkpoints) if options.resume else (None, None)
+    last_clock = options.max_iter * options.clocks_per_pass
+    cut, manifest, whole = None, None, True
+    if options.resume:
+        cut, manifest, whole = _resumed(plan, checkpoints, last_clock)
     clocks = dict(enumerate(manifest.clocks)) if manifest else dict.fromkeys(range(len(rows)), 0)
     ledger = None
     if manifest is not None:
@@ -141,8 +145,9 @@ def run_training(
     engine = _engine(plan, dataset, held_out, options, checkpoints, client)
     engine.keeps_replicas = options.replicas > 0
     engine.recovery_timeout = config.seconds("recovery-timeout")
+    engine.last_clock = last_clock
     try:
-        engine.start(cut, clocks, start)
+        engine.start(cut, clocks, start, whole)
         listeners = (*options.listeners, *overhearing())
         for listener in listeners:
             if hasattr(listener, "attach"):
@@ -159,7 +164,7 @@ def run_training(
                 state = engine.state() if keeps else None
                 if collect is not None:
                     for p in range(len(rows)):
-                        collect(p, engine.kept(p))
+                        collect(p, _kept(engine, p, coordinator.min_clock))
                 break
             except ShardLost:  # the result is lost with it: go back to a cut, or begin again
                 if (lost := engine.silent()) is None:
@@ -167,6 +172,17 @@ def run_training(
     finally:
         engine.close()
     return Outcome(reason, coordinator.min_clock, values, coordinator.ledger, state)
+
+
+def _kept(engine: Engine, partition: int, clock: int) -> Arrays:
+    """Return what a partition kept last; nothing in a run of no clocks."""
+    found = engine.kept(partition)
+    if clock and not found:
+        raise CheckpointError(
+            f"what partition {partition} keeps is lost, and the run ended at clock {clock}, before "
+            "a step could make it again; call fit again, from the beginning."
+        )
+    return found
 
 
 def _limits(client: Any) -> dict[str, int]:
@@ -202,7 +218,7 @@ def _policy(
         checkpoint_seconds=parse_timedelta(every) if isinstance(every, str) else None,
         checkpoint_chosen=options.checkpoint is not None and every is None,
         evaluate=evaluate,
-        keeps_states=plan.keeps_states,
+        keeps_states=plan.keeps_states and not plan.rebuilds,
         replicas=options.replicas,
         rebalance=options.rebalance,
         takes_turns=conducted,
@@ -228,33 +244,42 @@ def _checkpoints(model: Model, options: RunOptions) -> Checkpoints | None:
 
 
 def _resumed(
-    plan: Plan, checkpoints: Checkpoints | None
-) -> tuple[str | None, checkpoint.Manifest | None]:
-    """Return the newest usable cut and its manifest; neither when there is no cut yet."""
+    plan: Plan, checkpoints: Checkpoints | None, last_clock: int
+) -> tuple[str | None, checkpoint.Manifest | None, bool]:
+    """Return the newest usable cut, its manifest, and whether all of it can be read.
+
+    Neither cut nor manifest when there is no cut yet.
+    """
     if checkpoints is None:
         raise CheckpointError("resume=True without a checkpoint; pass checkpoint='path.zarr'.")
-    slots = range(plan.server.n_slots)
-    cuts = checkpoint.published(checkpoints.store)
+    store, torn = checkpoints.store, list[str]()
+    cuts = checkpoint.published(store)
     last: CheckpointError | None = None
     for cut in cuts:
         try:
-            manifest = checkpoint.read_manifest(checkpoints.store, cut)
+            manifest = checkpoint.read_manifest(store, cut)
             # is every chunk whole?
-            checkpoint.read_slots(checkpoints.store, cut, manifest, slots)
+            checkpoint.read_slots(store, cut, manifest, range(plan.server.n_slots))
+            if plan.rebuilds and goes_on(store, cut, last_clock):
+                torn.append(cut)
             for p in range(plan.server.n_partitions):
-                partition_states.read(checkpoints.store, cut, manifest.states, [p])
+                partition_states.read(store, cut, manifest.states, [p])
         except CheckpointError as error:
             logger.warning("%s", error)
             last = error
             continue
         _check_same(plan, checkpoints, cut, manifest)
-        return cut, manifest
+        return cut, manifest, True
+    if torn:
+        manifest = checkpoint.read_manifest(store, torn[0])
+        _check_same(plan, checkpoints, torn[0], manifest)
+        return torn[0], manifest, False
     if last is not None:  # what was asked for is not there: beginning anew must be asked for too
         raise CheckpointError(
             f"none of the {len(cuts)} cuts in checkpoint {checkpoints.store!r} can be used; the "
             f"oldest: {last} Delete the checkpoint to begin anew."
         ) from last
-    return None, None
+    return None, None, True
 
 
 def _check_same(

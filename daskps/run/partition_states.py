@@ -55,7 +55,12 @@ def _write(group: zarr.Group, path: str, array: Any) -> None:
 
 
 def read(
-    store: str, cut: str, listed: Mapping[str, int], partitions: Collection[int]
+    store: str,
+    cut: str,
+    listed: Mapping[str, int],
+    partitions: Collection[int],
+    *,
+    whole: bool = True,
 ) -> dict[int, Arrays]:
     """Return what `partitions` kept at a cut.
 
@@ -63,19 +68,28 @@ def read(
     ----------
     listed
         Of the manifest.
+    whole
+        Whether all of it is needed; else a partition of which an array cannot be read is left out.
 
     Raises
     ------
     CheckpointError
-        If an array is missing, damaged or of another size.
+        If an array is missing, damaged or of another size, and the whole is needed.
     """
     group = zarr.open_group(store, path=cut, mode="r")
     states: dict[int, dict[str, Any]] = {}
+    lost = set()
     for key, nbytes in listed.items():
         partition, name = key.split("/")
-        if int(partition) in partitions:
+        if int(partition) not in partitions:
+            continue
+        try:
             states.setdefault(int(partition), {})[name] = _read(group, key, nbytes, store, cut)
-    return dict(states)
+        except CheckpointError:
+            if whole:
+                raise
+            lost.add(int(partition))
+    return {p: state for p, state in states.items() if p not in lost}
 
 
 def _read(group: zarr.Group, key: str, nbytes: int, store: str, cut: str) -> Any:

@@ -155,12 +155,34 @@ class Stateful(Model, Protocol):
     """A model whose partitions keep arrays from step to step (`StepServer.keep`).
 
     After a loss of a shard everybody goes back to the last cut, in every consistency, so that the
-    tables and what the partitions keep agree.
+    tables and what the partitions keep agree; but see `Rebuilding`.
     """
 
     @property
     def keeps(self) -> tuple[str, ...]:
         """Names of the arrays."""
+        ...
+
+
+@runtime_checkable
+class Rebuilding(Stateful, Protocol):
+    """A stateful model that can make what a partition keeps from its rows and the tables.
+
+    Its tables need not agree with the states to the last bit. So after a loss in SSP and ASP the
+    lost shards alone go back; and where no whole cut is left, one without some states will do.
+    Its steps ask for their state before they pull.
+    """
+
+    def rebuild_state(self, data: Sequence[Any], server: StepServer) -> Arrays:
+        """Return what a partition may go on from whose state is lost.
+
+        Parameters
+        ----------
+        data
+            What `Model.step` gets at each clock of a pass.
+        server
+            Of the step that needs the state; for pulls.
+        """
         ...
 
 
@@ -211,6 +233,11 @@ class Plan:
     def keeps_states(self) -> bool:
         """Whether partitions keep anything."""
         return isinstance(self.model, Stateful)
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether what partitions keep can be made again where it is lost."""
+        return isinstance(self.model, Rebuilding)
 
     def prepare(self, partition: Partition, number: int) -> Prepared:
         """Return a partition of the training data, cut into the slices of a pass."""

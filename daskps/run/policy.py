@@ -28,7 +28,7 @@ class Policy:
     evaluate: bool = False
     """Evaluate the held-out dataset after each pass."""
     keeps_states: bool = False
-    """Partitions keep arrays: after a loss everybody goes back, so that these agree with tables."""
+    """Partitions keep arrays that must agree with tables: after a loss everybody goes back."""
     takes_turns: bool = False
     """Let the model act on the tables after each clock; BSP only."""
     tol: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from daskps.errors import CheckpointError, RunFailed
 from daskps.run import checkpoint
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from daskps.run.engine import Engine
 
 logger = logging.getLogger("daskps")
+
+
+class Way(NamedTuple):
+    """A cut to go back to."""
+
+    cut: str | None
+    """None is the beginning."""
+    whole: bool
+    """Whether all that partitions kept must be readable."""
 
 
 def recover(engine: Engine, action: ev.Recover) -> ev.Recovered | ev.RecoveryFailed:
@@ -29,9 +38,7 @@ def recover(engine: Engine, action: ev.Recover) -> ev.Recovered | ev.RecoveryFai
     release(engine, list(engine.replicas))
     start = time.monotonic()
     lost, down = set(action.shards), set(action.shards)
-    cuts: list[str | None] = [None]  # the beginning
-    if engine.store is not None:
-        cuts = [*checkpoint.usable(engine.store, action.clocks), None]
+    ways = _ways_back(engine, action)
     while time.monotonic() - start < engine.recovery_timeout:
         while hung := engine.silent(lost):  # news of them comes late or never
             lost |= set(hung.shards)
@@ -39,17 +46,17 @@ def recover(engine: Engine, action: ev.Recover) -> ev.Recovered | ev.RecoveryFai
         if len(down) == engine.n_shards:  # nobody holds anything newer than the cut
             action = replace(action, how="rollback")
         try:
-            again, clocks = engine.stand_up(lost, action, cuts[0])
+            again, clocks = engine.stand_up(lost, action, *ways[0])
         except CheckpointError as error:
             logger.warning("%s", error)
-            del cuts[0]
-            if cuts[0] is None:
+            del ways[0]
+            if ways[0].cut is None:
                 action = replace(action, how="rollback")
             continue
         except (TimeoutError, OSError) as error:
             return ev.RecoveryFailed(error)
         if not again:
-            return ev.Recovered(action.number, clocks, cuts[0], time.monotonic() - start)
+            return ev.Recovered(action.number, clocks, ways[0].cut, time.monotonic() - start)
         lost = again
     return ev.RecoveryFailed(
         RunFailed(
@@ -57,3 +64,20 @@ def recover(engine: Engine, action: ev.Recover) -> ev.Recovered | ev.RecoveryFai
             "expected at least one worker that stays. See the workers' logs."
         )
     )
+
+
+def _ways_back(engine: Engine, action: ev.Recover) -> list[Way]:
+    """Return the cuts to go back to, the best first, and at last the beginning."""
+    store = engine.store
+    cuts = [] if store is None else checkpoint.usable(store, action.clocks)
+    ways, torn = [Way(cut, whole=True) for cut in cuts], []
+    if store is not None and engine.plan.rebuilds:
+        torn = [Way(c, whole=False) for c in cuts if goes_on(store, c, engine.last_clock)]
+    # where the others stay, the newest cut of the lost ones is nearest to them, whole or not
+    ways = torn if torn and action.how == "partial" else [*ways, *torn]
+    return [*ways, Way(None, whole=True)]
+
+
+def goes_on(store: str, cut: str, last_clock: float) -> bool:
+    """Return whether steps come after a cut, which can make again what partitions kept."""
+    return min(checkpoint.read_manifest(store, cut).clocks) < last_clock

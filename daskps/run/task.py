@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from daskps.server.layout import Layout
 from daskps.server.messages import Arrays
 from daskps.server.states import LATEST
 
+logger = logging.getLogger("daskps")
+
 
 @functools.cache
 def _pools() -> ThreadpoolController:
@@ -29,14 +32,16 @@ class _BoundServer:
     """`StepServer` of one task; measures what it does."""
 
     def __init__(
-        self, plan: Plan, client: ParameterClient, buffers: Buffers, partition: int, clock: int
+        self, plan: Plan, data: Prepared, client: ParameterClient, buffers: Buffers, **number: int
     ) -> None:
         self._client = client
         self._buffers = buffers
         self._plan = plan
-        self._id = {"partition": partition, "clock": clock}
+        self._data = data
+        self._id = number
         self.seconds = 0.0
         self.pushed = False
+        self._pulled = False
         self._kept = False
 
     @property
@@ -63,6 +68,7 @@ class _BoundServer:
         return self._buffers.take(f"step {purpose}", shape, dtype)
 
     def pull(self, keysets: Sequence[KeySet]) -> tuple[list[NDArray[Any]], float]:
+        self._pulled = True
         start = time.perf_counter()
         result = self._client.pull(keysets, **self._id)
         self.seconds += time.perf_counter() - start
@@ -98,7 +104,22 @@ class _BoundServer:
         start = time.perf_counter()
         found = self._client.state(**self._id)
         self.seconds += time.perf_counter() - start
-        return found
+        lost = found is None and self.clock > 0
+        return self._rebuilt() if lost and self._plan.rebuilds else found
+
+    def _rebuilt(self) -> Arrays:
+        """Make the state again that no shard and no cut has any more."""
+        # the memory of what was pulled would be used again under the step's hands
+        assert not self._pulled, "a step that may rebuild asks for its state before it pulls"
+        logger.warning(
+            "what partition %s keeps is lost; it is made again at clock %s from its rows and the "
+            "tables.",
+            *(self.partition, self.clock),
+        )
+        model: Any = self._plan.model  # a Rebuilding one, as was checked
+        made = model.rebuild_state(self._data.slices, self)
+        # as the step before would have done: other attempts must go on from the same
+        return self._client.keep(made, partition=self.partition, clock=self.clock - 1)
 
     def keep(self, arrays: Arrays) -> Arrays:
         self._check_stateful()
@@ -143,7 +164,7 @@ def run_task(
     """Run one step and return its figures: the model's sums, seconds and bytes."""
     start = time.perf_counter()
     client = ParameterClient(plan.server, layout, transport)
-    server = _BoundServer(plan, client, transport.buffers, partition, clock)
+    server = _BoundServer(plan, data, client, transport.buffers, partition=partition, clock=clock)
     with _pools().limit(limits=1):  # a worker thread is the unit of parallelism, BLAS is not
         metrics = plan.model.step(data.slices[clock % plan.clocks_per_pass], server)
     if not server.pushed:
@@ -166,7 +187,7 @@ def run_evaluation(
 ) -> Mapping[str, float]:
     """Evaluate one prepared partition of the held-out dataset at the state of `clock`."""
     client = ParameterClient(plan.server, layout, transport)
-    server = _Watching(plan, client, transport.buffers, partition, clock)
+    server = _Watching(plan, data, client, transport.buffers, partition=partition, clock=clock)
     with _pools().limit(limits=1):
         return _figures(plan.model.evaluate(data.slices[0], server))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from distributed import Client, Scheduler, Worker
 from distributed.utils_test import gen_cluster
 
 from daskps import MatrixFactorization, Ratings, read_ratings
+from daskps.run.checkpoint import published
 
 pytestmark = pytest.mark.cluster
 
@@ -75,6 +78,34 @@ def test_warm_fits_that_are_watched_have_the_same_bits(solver: str) -> None:
         def work() -> Any:
             with Client(s.address):
                 return went_on(solver)
+
+        assert await asyncio.to_thread(work) == expected
+
+    run()
+
+
+def test_users_that_no_cut_has_are_made_again_on_workers(tmp_path: Path) -> None:
+    def stop(clock: int, loss: float) -> None:
+        if clock >= 6 and published(str(tmp_path / "1")):
+            raise KeyboardInterrupt
+
+    def resumed(store: Path) -> list[bytes]:
+        m = MatrixFactorization(6, max_iter=10, checkpoint=store).fit(ratings(), resume=True)
+        return [x.values.tobytes() for x in (m.user_factors_, m.item_factors_)]
+
+    stopped = MatrixFactorization(6, max_iter=10, checkpoint=tmp_path / "1", checkpoint_every=5)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(ratings(), callback=stop)
+    for cut in published(str(tmp_path / "1")):
+        shutil.rmtree(tmp_path / "1" / cut / "state/2")
+    shutil.copytree(tmp_path / "1", tmp_path / "2")
+    expected = resumed(tmp_path / "1")
+
+    @gen_cluster(nthreads=[("127.0.0.1", 1)] * 2, timeout=50, clean_kwargs={"threads": False})
+    async def run(s: Scheduler, *workers: Worker) -> None:
+        def work() -> Any:
+            with Client(s.address):
+                return resumed(tmp_path / "2")
 
         assert await asyncio.to_thread(work) == expected
 
