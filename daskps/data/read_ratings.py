@@ -6,6 +6,7 @@ partition is built by one task. Runs on the current Dask client, or in threads.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -94,9 +95,7 @@ def read_ratings(
 
 
 def _blocks(source: Any, names: Names, sep: str | None, skip: int) -> tuple[list[Any], Names]:
-    if isinstance(source, (str, os.PathLike)) or (
-        isinstance(source, (list, tuple)) and all(isinstance(p, (str, os.PathLike)) for p in source)
-    ):
+    if _are_paths(source):
         return tabular.file_blocks(source, names, sep, skip)
     if isinstance(source, np.ndarray) and source.dtype.names:
         source = pd.DataFrame({name: source[name] for name in source.dtype.names})
@@ -108,6 +107,11 @@ def _blocks(source: Any, names: Names, sep: str | None, skip: int) -> tuple[list
         f"ratings cannot be read from a {type(source).__name__}; expected a DataFrame with columns "
         "of users, items and ratings, or paths of files."
     )
+
+
+def _are_paths(source: Any) -> bool:
+    several = source if isinstance(source, (list, tuple)) else [source]
+    return all(isinstance(path, (str, os.PathLike)) for path in several)
 
 
 def _checked(blocks: Sequence[Any], names: Names) -> list[Any]:
@@ -248,7 +252,7 @@ def as_ratings(
         isinstance(X, (str, os.PathLike)) and _is_group(os.fspath(X))
     ):
         return open_ratings(X)
-    table = isinstance(X, (str, os.PathLike, pd.DataFrame)) or hasattr(X, "to_dask_array")
+    table = _are_paths(X) or isinstance(X, pd.DataFrame) or hasattr(X, "to_dask_array")
     if table or (isinstance(X, np.ndarray) and X.dtype.names):
         return read_ratings(X, duplicates=duplicates, n_partitions=n_partitions)
     if scipy.sparse.issparse(X) and not _canonical(X):
@@ -269,7 +273,9 @@ def as_ratings(
 
 
 def _is_group(path: str) -> bool:
-    return "://" in path or os.path.isdir(path) or not os.path.exists(path)
+    if "://" in path or os.path.isdir(path):
+        return True
+    return not os.path.exists(os.path.expanduser(path)) and not glob.has_magic(path)
 
 
 def _canonical(X: Any) -> bool:

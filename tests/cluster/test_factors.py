@@ -84,6 +84,7 @@ def test_warm_fits_that_are_watched_have_the_same_bits(solver: str) -> None:
     run()
 
 
+@pytest.mark.slow
 def test_users_that_no_cut_has_are_made_again_on_workers(tmp_path: Path) -> None:
     def stop(clock: int, loss: float) -> None:
         if clock >= 6 and published(str(tmp_path / "1")):

@@ -65,8 +65,10 @@ def test_text_is_read_whatever_separates_it(
 def test_ids_that_look_like_numbers_in_one_file_only_are_text_in_all(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1,x,3\n2,y,4\n")
     (tmp_path / "b.csv").write_text("1,y,5\nbob,x,1\n")
-    found = read_ratings(str(tmp_path / "*.csv"))
-    assert triples(found) == {("1", "x", 3), ("2", "y", 4), ("1", "y", 5), ("bob", "x", 1)}
+    expected = {("1", "x", 3), ("2", "y", 4), ("1", "y", 5), ("bob", "x", 1)}
+    pattern, both = str(tmp_path / "*.csv"), [tmp_path / "a.csv", tmp_path / "b.csv"]
+    assert triples(read_ratings(pattern)) == expected
+    assert triples(as_ratings(pattern)) == triples(as_ratings(both)) == expected
 
 
 def test_a_store_gives_back_what_memory_holds(frame: pd.DataFrame, tmp_path: Path) -> None:
