@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dask
@@ -16,14 +16,28 @@ from distributed import Client, Future
 from daskps.data import Dataset
 from daskps.errors import RunTimeout
 from daskps.run import dask_worker
+from daskps.run.dask_hub import rather
 from daskps.run.plan import Plan
 from daskps.run.seating import dealt
 
 logger = logging.getLogger("daskps")
 
 
-def submit(client: Client, dataset: Dataset, plan: Plan, *, held_out: bool) -> list[Future[Any]]:
-    """Return a future of every prepared partition."""
+def turns(threads: Mapping[str, int]) -> list[str]:
+    """Return workers in turn, each as often as it has threads, the largest first."""
+    order = sorted(threads, key=lambda w: -threads[w])
+    most = max(threads.values(), default=0)
+    return [w for turn in range(most) for w in order if turn < threads[w]]
+
+
+def submit(
+    client: Client, dataset: Dataset, plan: Plan, near: Sequence[str], *, held_out: bool
+) -> list[Future[Any]]:
+    """Return a future of every prepared partition.
+
+    Tasks go where a partition is. Left to themselves, some workers read one more than others and
+    are waited for at each clock; so workers in `near` take turns, where they are there.
+    """
     what = "held" if held_out else "data"
     # the threshold only guards against arrays that slip into graphs by mistake
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
@@ -34,6 +48,7 @@ def submit(client: Client, dataset: Dataset, plan: Plan, *, held_out: bool) -> l
                 i,
                 plan,
                 held_out=held_out,
+                **(rather(near[i % len(near)]) if near else {}),
                 key=f"daskps-{what}-{plan.run}-{i}",
             )
             for i in range(dataset.n_partitions)

@@ -25,8 +25,8 @@ from daskps.run import dask_data, dask_probe, dask_worker, plugins
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
 from daskps.run.dask_calls import Caller, Line, Spent
-from daskps.run.dask_hub import Hub, expel, shard_key, task_key
-from daskps.run.dask_start import wait_for_worker
+from daskps.run.dask_hub import Hub, expel, rather, shard_key, task_key
+from daskps.run.dask_start import cut_off, wait_for_worker
 from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.pace import Pace
@@ -119,8 +119,11 @@ class DaskEngine(Engine):
 
     def workers(self) -> list[str]:
         """Return the addresses of the workers that run tasks."""
+        return list(self._threads())
+
+    def _threads(self) -> dict[str, int]:
         found = self._ask(self._scheduler.identity, n_workers=-1)["workers"]
-        return [address for address, w in found.items() if w["status"] == "running"]
+        return {a: w["nthreads"] for a, w in found.items() if w["status"] == "running"}
 
     def _ask(self, question: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         """Return the scheduler's answer, within bounds."""
@@ -130,11 +133,7 @@ class DaskEngine(Engine):
             raise self._cut_off() from error
 
     def _cut_off(self) -> RunFailed:
-        return RunFailed(
-            f"the Dask scheduler at {self._scheduler.address} is gone or cancelled the "
-            "run's futures, and with it went its shards. Start a cluster and call "
-            "fit(resume=True) if there is a checkpoint."
-        )
+        return cut_off(self._scheduler.address)
 
     def next_event(self, timeout: float) -> ev.Event | None:
         """Return the next event; without the scheduler there is no other than the end."""
@@ -179,7 +178,8 @@ class DaskEngine(Engine):
     # -- data --------------------------------------------------------------------------------
 
     def _load(self, dataset: Dataset, *, held_out: bool) -> list[Future[Any]]:
-        futures = dask_data.submit(self._client, dataset, self.plan, held_out=held_out)
+        near = dask_data.turns(self._threads())
+        futures = dask_data.submit(self._client, dataset, self.plan, near, held_out=held_out)
         # whoever reads files of others may hold Python's lock for long
         waiting = partial(self._wait, probing=False)
         dask_data.wait_for(futures, waiting, self.workers, self.patience)
@@ -223,7 +223,7 @@ class DaskEngine(Engine):
                 actor=True,
                 key=shard_key(self.plan.run, shard, number),
                 # never only there: it would be waited for if that worker went
-                **_rather(where.get(shard)),
+                **rather(where.get(shard)),
             )
         self._futures.update(futures)
         self._made.update(futures.values())
@@ -394,7 +394,3 @@ class DaskEngine(Engine):
         self._tasks.clear()
         self._futures.clear()
         self._data = self._held_out = []
-
-
-def _rather(worker: str | None) -> dict[str, Any]:
-    return {} if worker is None else {"workers": [worker], "allow_other_workers": True}

@@ -148,6 +148,11 @@ def task_key(what: str, run: str, *numbers: int) -> tuple[str, int]:
     return f"daskps-{what}-{run}-" + "-".join(map(str, numbers)), 0
 
 
+def rather(worker: str | None) -> dict[str, Any]:
+    """Return options of `submit` for a task that had better be on `worker`."""
+    return {} if worker is None else {"workers": [worker], "allow_other_workers": True}
+
+
 def is_shard(key: Any) -> bool:
     """Return whether `key` is that of a shard."""
     return isinstance(key, str) and key.startswith(_SHARD)

@@ -1,4 +1,4 @@
-"""What must be there before a run begins on a Dask cluster: a worker."""
+"""What must be there for a run on a Dask cluster: a worker, and the scheduler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from distributed import Client
 
-from daskps.errors import RunTimeout
+from daskps.errors import RunFailed, RunTimeout
 
 
 def wait_for_worker(client: Client, patience: float) -> None:
@@ -25,3 +25,11 @@ def wait_for_worker(client: Client, patience: float) -> None:
             f"no Dask worker at {scheduler.address} within {patience:g} s; start one, or use "
             "daskps.local_cluster()."
         ) from error
+
+
+def cut_off(address: str) -> RunFailed:
+    """Return the error of a run whose scheduler at `address` is gone, or has forgotten it."""
+    return RunFailed(
+        f"the Dask scheduler at {address} is gone or cancelled the run's futures, and with it went "
+        "its shards. Start a cluster and call fit(resume=True) if there is a checkpoint."
+    )

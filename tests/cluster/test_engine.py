@@ -95,6 +95,19 @@ def test_bsp_has_the_same_bits_on_any_number_of_workers_and_shards(
     run()
 
 
+@gen_cluster(nthreads=[("127.0.0.1", 1)] * 3 + [("127.0.0.1", 2)], clean_kwargs={"threads": False})
+async def test_partitions_are_dealt_by_threads(s: Scheduler, *workers: Worker) -> None:
+    held: list[int] = []
+
+    def look() -> None:  # once no partition is waited for
+        data = [t for k, t in s.tasks.items() if str(k).startswith("daskps-data")]
+        held.extend(sum(w.address in {x.address for x in t.who_has} for t in data) for w in workers)
+
+    await in_thread(s.address, lambda c: train(c, "bsp", at_clock(1, look)))
+    assert sorted(held) == [1, 2, 2, 3]
+    assert held[-1] == 3
+
+
 @pytest.mark.parametrize(("n_workers", "n_shards"), [(1, 1), (2, 2), (3, 4)])
 def test_what_partitions_keep_has_the_same_bits_on_any_number_of_workers(
     n_workers: int, n_shards: int
