@@ -1,10 +1,10 @@
-"""What elasticity and safety cost: replicas, checkpoints, and clusters that grow and shrink.
+"""What elasticity and safety cost: replicas, checkpoints, clusters that change, a worker's death.
 
 Trains logistic regression with AdaGrad on a cluster of worker processes, in pairs of runs that are
 taken in turns, loading and compilation outside the clock. Run it from the project's root, on a
 machine that does nothing else::
 
-    python -m benchmarks.elastic --data /tmp/daskps                       # all three
+    python -m benchmarks.elastic --data /tmp/daskps                       # all four
     python -m benchmarks.elastic --data /tmp/daskps --only replicas
     python -m benchmarks.elastic --data /tmp/daskps --rows 20000 --features 10000 --wide 10000
 """
@@ -12,10 +12,13 @@ machine that does nothing else::
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -30,11 +33,16 @@ import daskps
 from benchmarks.lr import WORKERS
 from benchmarks.memory import Watch, dataset
 from daskps.data import Dataset
+from daskps.run import events as ev
+from daskps.run.driver import listening
+from daskps.testing.farm import Farm
 
 Report = dict[str, Any]
 console = Console(soft_wrap=True)
 SIZES = (1, 2, 4, 1)
 """Workers, one after the other in one fit."""
+BEFORE, AFTER = 6.0, 16.0
+"""Seconds before and after a kill that are looked at."""
 
 
 def fit(train: Dataset, **given: Any) -> daskps.LogisticRegression:
@@ -138,6 +146,50 @@ def measure_scale(options: argparse.Namespace) -> Report:
     return {"fixed": fixed, "steps": steps, "bits_equal": same}
 
 
+def measure_kill(options: argparse.Namespace) -> Report:
+    """Return what the others do, in SSP on four workers, once a shard's holder is killed."""
+    train = dataset(argparse.Namespace(**{**vars(options), "partitions": 16}), options.features)
+    runs = []
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory() as folder, Farm(4, Path(folder)) as farm:
+            fit(train, max_iter=1)
+            runs.append(_killed(train, farm, Path(folder) / "cuts.zarr"))
+    return {name: median(run[name] for run in runs) for name in runs[0]}
+
+
+def _killed(train: Dataset, farm: Farm, store: Path) -> dict[str, float]:
+    done: list[tuple[float, float]] = []
+    killed: list[float] = []
+
+    def told(event: Any, _: Any) -> None:
+        now = time.monotonic()
+        if isinstance(event, ev.TaskDone):
+            done.append((now, event.metrics["samples"]))
+        if done and not killed and now - done[0][0] > BEFORE + 2:
+            killed.append(now)
+            farm.kill(farm.holders()[0])
+        if killed and now - killed[0] > AFTER:
+            raise KeyboardInterrupt
+
+    ssp = {"consistency": "ssp", "staleness": 3, "checkpoint": store}
+    with listening(told), contextlib.suppress(KeyboardInterrupt):
+        fit(train, max_iter=10**6, **ssp)
+    at, times, rows = killed[0], *map(np.array, zip(*done, strict=True))
+
+    def rate(start: float, stop: float) -> float:
+        return float(rows[(times >= start) & (times < stop)].sum()) / (stop - start)
+
+    before = rate(at - BEFORE, at)
+    back = (t for t in np.arange(0.0, AFTER - 2, 0.1) if rate(at + t, at + t + 2) > 0.9 * before)
+    after = times[times >= at]
+    return {
+        "before": before,
+        "others": rate(at, at + 8) / (0.75 * before),
+        "stopped": float(np.diff(after, prepend=at).max()),
+        "back": float(next(back, np.inf)),
+    }
+
+
 def show(report: Report) -> None:
     if "replicas" in report:
         table = Table("", "0", "1", "price", title="rows/s by replicas", title_justify="left")
@@ -154,6 +206,13 @@ def show(report: Report) -> None:
             "peak MB", *(f"{v:,.0f}" for v in x["peak_mb"].values()), f"x {x['memory']:.2f}"
         )
         console.print(table)
+    if "kill" in report:
+        x = report["kill"]
+        console.print(
+            f"one of four workers killed, SSP(3): {x['before']:,.0f} rows/s before; the others' in "
+            f"the 8 s after: {x['others']:.0%} of their share; nothing ended for "
+            f"{x['stopped']:.1f} s; as before after {x['back']:.1f} s"
+        )
     if "scale" in report:
         x = report["scale"]
         table = Table("workers", "rows/s", "of a fixed cluster", title="one fit")
@@ -175,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clocks", type=int, default=16, help="passes at each size")
     parser.add_argument("--partitions", type=int, default=WORKERS)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", help="replicas, checkpoints, scale, or some with commas")
+    parser.add_argument("--only", help="replicas, checkpoints, scale, kill, or some with commas")
     parser.add_argument("--json", type=Path, help="file to write all figures to")
     options = parser.parse_args(arguments)
     options.data.mkdir(parents=True, exist_ok=True)
@@ -183,6 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "replicas": measure_replicas,
         "checkpoints": measure_checkpoints,
         "scale": measure_scale,
+        "kill": measure_kill,
     }
     chosen = options.only.split(",") if options.only else list(parts)
     report = {name: parts[name](options) for name in chosen}
