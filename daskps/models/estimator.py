@@ -65,7 +65,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
     warm_start: bool
     keys: Literal["range", "hash"] = "range"
     admission: float = 1.0
-    compression: Literal["bfloat16"] | None = None
+    compression: Literal["bfloat16"] | float | None = None
     random_state: int | None
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: int | str | None

@@ -203,7 +203,15 @@ class LinearModel:
     ) -> tuple[LinearData, list[NDArray[Any]], dict[str, float]]:
         """Take local steps; return the data with the keys to push, the push, and figures."""
         data, pulled, seen = data.pull(server)
-        T_end = seen + server.samples_together
+        return data, *self.steps(data, pulled, seen + server.samples_together, server)
+
+    def steps(
+        self, data: LinearData, pulled: list[NDArray[Any]], T_end: float, server: StepServer
+    ) -> tuple[list[NDArray[Any]], dict[str, float]]:
+        """Take local steps from pulled rows; return the push, and figures.
+
+        `T_end` is the samples that all will have seen when the clock is over.
+        """
         states = self._begin(pulled, T_end, server)
         bias = states[1] if self.fit_intercept else self._no_bias()
         loss = kernel.train(
@@ -216,7 +224,7 @@ class LinearModel:
             shape = (len(p), 3 if server.sync else 5, self.width)
             deltas.append(server.scratch(f"push {len(deltas)}", shape, np.float32))
             kernel.end(rule, p, state, T_end, deltas[-1])
-        return data, deltas, {"loss": loss, "samples": float(data.n_rows)}
+        return deltas, {"loss": loss, "samples": float(data.n_rows)}
 
     def evaluate(self, data: LinearData, server: StepServer) -> Mapping[str, float]:
         """Return the sum of losses at the present weights."""

@@ -87,8 +87,10 @@ class LogisticRegression(LinearClassifier):
         counted in the first pass of each `fit` or `partial_fit`.
     compression
         ``"bfloat16"``: local steps in BSP push changes of weights with 8 digits of a float32's 24,
-        half the bytes; what is cut off goes with the next push. None pushes them as they are.
-        Passes after the tenth then are like the first.
+        half the bytes; what is cut off goes with the next push. A share in (0, 1), 0.1 say, pushes
+        that part of a slice's rows, those that changed most; what the others changed waits in the
+        partition until it is enough. None pushes everything as it is. With compression, passes
+        after the tenth are like the first.
     warm_start
         Whether `fit` starts from the model that is there and keeps its classes. Step sizes go on
         as well, unless the model came from a file or `solver` or `consistency` changed.
@@ -169,7 +171,7 @@ class LogisticRegression(LinearClassifier):
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         keys: Literal["range", "hash"] = "range",
         admission: float = 1.0,
-        compression: Literal["bfloat16"] | None = None,
+        compression: Literal["bfloat16"] | float | None = None,
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,

@@ -96,7 +96,10 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda x: _real(0, 1, open_low=True)(x) or (_whole(LEAST)(x) and bool(x <= MOST)),
         f"a probability above 0 and at most 1, or rows, an integer from {LEAST} to {MOST}",
     ),
-    "compression": (_optional(_one_of("bfloat16")), "'bfloat16' or None"),
+    "compression": (
+        _optional(lambda x: _one_of("bfloat16")(x) or (_real(0, 1, open_low=True)(x) and x < 1)),
+        "'bfloat16', a share of rows above 0 and below 1, or None",
+    ),
     "consistency": (_one_of("bsp", "ssp", "asp"), "'bsp', 'ssp' or 'asp'"),
     "staleness": (_whole(1), "an integer >= 1"),
     "quorum": (_real(0, 1, open_low=True), "a number above 0 and at most 1"),

@@ -85,7 +85,7 @@ class LinearRegression(LinearRegressor):
         rows_per_clock: int | None = None,
         keys: Literal["range", "hash"] = "range",
         admission: float = 1.0,
-        compression: Literal["bfloat16"] | None = None,
+        compression: Literal["bfloat16"] | float | None = None,
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,

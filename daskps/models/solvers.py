@@ -11,7 +11,7 @@ from typing import Any
 
 from daskps.data import Dataset
 from daskps.models.admm import ADMMModel
-from daskps.models.compressed import CompressedModel
+from daskps.models.compressed import CompressedModel, SparsifiedModel
 from daskps.models.lbfgs import STIFFEST, LBFGSModel
 from daskps.models.linear import LinearModel
 from daskps.models.refined import RefinedModel, refine_later
@@ -94,15 +94,18 @@ def _check_compression(estimator: Any) -> None:
         if value != only:
             raise ValueError(
                 f"{type(estimator).__name__}(compression={estimator.compression!r}, "
-                f"{parameter}={value!r}); expected {parameter}={only!r}: what a push cuts off goes "
-                "with the next one of the same rows."
+                f"{parameter}={value!r}); expected {parameter}={only!r}: what a push leaves out "
+                "goes with a later one of the same rows."
             )
 
 
 def local_model(
     estimator: Any, linear: LinearModel, start: State | None, dataset: Dataset, options: RunOptions
-) -> tuple[LinearModel | RefinedModel | CompressedModel, State | None]:
+) -> tuple[LinearModel | RefinedModel | CompressedModel | SparsifiedModel, State | None]:
     """Return the model of a solver that takes local steps, and the rows that it starts from."""
+    clocks = options.clocks_per_pass
+    if estimator.compression == "bfloat16":
+        return CompressedModel(replace(linear, short=True), clocks), start
     if estimator.compression is not None:
-        return CompressedModel(replace(linear, short=True), options.clocks_per_pass), start
+        return SparsifiedModel(linear, float(estimator.compression)), start
     return refine_later(linear, start, dataset, options)

@@ -89,7 +89,7 @@ class LinearSVC(LinearClassifier):
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         keys: Literal["range", "hash"] = "range",
         admission: float = 1.0,
-        compression: Literal["bfloat16"] | None = None,
+        compression: Literal["bfloat16"] | float | None = None,
         warm_start: bool = False,
         random_state: int | None = 0,
         checkpoint: str | os.PathLike[str] | None = None,

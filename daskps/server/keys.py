@@ -54,9 +54,27 @@ class KeySet:
 
     def only(self, known: NDArray[np.bool_]) -> KeySet:
         """Return those of the rows that are `known`, shape (m,), in the same order."""
-        assert self.at is not None, "all rows of a table have no subset that is all rows"
         ends = np.concatenate(([0], np.cumsum(known, dtype=np.int64)))
+        if self.at is None:  # a row's position is where it stands after the first of its slot
+            first = np.repeat(self.bounds[:-1], np.diff(self.bounds))[known]
+            at = (np.flatnonzero(known) - first).astype(np.uint32)
+            return KeySet(self.table, ends[self.bounds], at)
         return KeySet(self.table, ends[self.bounds], self.at[known], self.hashed)
+
+    def ids(self) -> NDArray[np.uint64]:
+        """Return a number for each row that no other row of the table has, shape (m,).
+
+        Those of a range table ascend; those of a hash table are the keys.
+        """
+        if self.hashed:
+            assert self.at is not None, self.table
+            return self.at.astype(np.uint64)
+        sizes = np.diff(self.bounds)
+        slots = np.repeat(np.arange(len(sizes), dtype=np.uint64), sizes)
+        at = self.at
+        if at is None:
+            at = (np.arange(len(self)) - np.repeat(self.bounds[:-1], sizes)).astype(np.uint32)
+        return (slots << np.uint64(32)) + at
 
     def span(self, first: int, stop: int) -> tuple[int, int]:
         """Return where the rows of slots [first, stop) stand."""

@@ -26,6 +26,7 @@ from cluster_tools import (
 from movers import Kept, Movers
 
 from daskps.errors import DaskpsError
+from daskps.models.compressed import SparsifiedModel
 from daskps.run import events as ev
 from daskps.run.launch import Outcome
 
@@ -85,6 +86,17 @@ def test_what_partitions_keep_agrees_with_the_tables_after_a_kill(
     np.testing.assert_array_equal(kept.counts, outcome.values["count"][1][:, 0])
     if consistency == "bsp":
         assert kept.bits == calm_movers().bits
+
+
+@pytest.mark.slow
+def test_what_waits_to_be_pushed_is_neither_lost_nor_pushed_twice(tmp_path: Path) -> None:
+    seen, few = Recorder(), SparsifiedModel(logistic(), 0.1)
+    with Farm(2, tmp_path) as farm:
+        kill = at_clock(6, lambda: farm.kill(farm.holders()[0]))
+        outcome = train(farm.client, "bsp", seen, kill, model=few, **checkpointed(tmp_path))
+        assert_clean(farm.scheduler)
+    assert bits(outcome) == bits(calm(model=few))
+    assert seen.of(ev.Recovered)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ BAD_PARAMETERS: list[tuple[str, Any]] = [
     *(("fit_intercept", x) for x in (None, 1, "yes")),
     *(("solver", x) for x in ("newton", None, 3)),
     *(("keys", x) for x in ("hashed", None)),
-    *(("compression", x) for x in ("float16", True)),
+    *(("compression", x) for x in ("float16", True, 0, 1.0)),
     *(("admission", x) for x in (0, 1.1, 3.0, 256, True, None, "few")),
     *(("consistency", x) for x in ("BSP", None)),
     *(("staleness", x) for x in (0, 1.5, None)),

@@ -1,4 +1,4 @@
-"""Shortened pushes: half the bytes, the same quality, the same bits wherever they are applied."""
+"""Compressed pushes: fewer bytes, the same quality, the same bits wherever they are applied."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from small import Data, fitted, make
 
 import daskps
-from daskps.models.compressed import CompressedModel
+from daskps.models.compressed import CompressedModel, largest, together
 from daskps.server.short import shorten, widen
 
 DATA = make(2, n_rows=4000, n_features=200, seed=3)
 SHORT = {"compression": "bfloat16"}
+FEW = {"compression": 0.1}
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
@@ -87,10 +88,59 @@ def test_what_is_cut_off_goes_with_the_next_push() -> None:
     assert 100 * abs(widen(shorten(delta)) - delta)[0, 0, 0] > 10 * error[0]
 
 
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.5]), min_size=1), st.integers(1, 30))
+def test_the_largest_are_chosen_and_of_equal_ones_the_first(sizes: list[float], k: int) -> None:
+    chosen = largest(np.array(sizes), k)
+    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))[:k]
+    assert np.flatnonzero(chosen).tolist() == sorted(i for i in order if sizes[i] > 0)
+
+
+def test_two_runs_of_steps_make_one_push() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(0, 2, (2, 5, 3, 2)).astype(np.float32)
+    both = together(a, b)
+    moved = [x[:, 0] / (1 + x[:, 2]) for x in (a, b, both)]
+    np.testing.assert_allclose(moved[2], moved[0] + moved[1], rtol=1e-6)
+    np.testing.assert_allclose(both[:, 1:], a[:, 1:] + b[:, 1:], rtol=1e-6)
+
+
 @pytest.mark.parametrize("keys", ["range", "hash"])
-def test_shards_and_a_new_beginning_change_no_bit(keys: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("solver", ["adagrad", "ftrl"])
+def test_what_waits_is_not_learnt_twice(solver: Any, keys: Any) -> None:
+    """Of one partition, what it has told and what waits are together what it would have learnt."""
+    X = DATA.X * (np.random.default_rng(0).random(DATA.X.shape) < 0.02)  # slices differ
+    data = daskps.from_arrays(X.astype(np.float32), DATA.y, n_partitions=1)
+    options = {"solver": solver, "alpha": 0.0, "max_iter": 4, "rows_per_clock": 40, "keys": keys}
+    whole, few = fitted(data, **options), fitted(data, **FEW, **options)
+    # each sample's loss before it was learnt from: where steps begin
+    np.testing.assert_allclose(few.history_.loss, whole.history_.loss, rtol=1e-4)
+    assert few.coef_.shape != whole.coef_.shape or np.any(
+        few.coef_ != whole.coef_
+    )  # it still waits
+
+
+@pytest.mark.parametrize("solver", ["adagrad", "ftrl"])
+@pytest.mark.parametrize("n_partitions", [1, 4, 16])
+def test_few_rows_lead_as_far(solver: Any, n_partitions: int) -> None:
+    half = len(DATA.y) // 2
+    data = daskps.from_arrays(DATA.X[:half], DATA.y[:half], n_partitions=n_partitions)
+    options = {"solver": solver, "max_iter": 10, "alpha": 1e-3, "rows_per_clock": 500}
+    whole, few = fitted(data, **options), fitted(data, **FEW, **options)
+    reached = [clf.log_loss(DATA.X[half:], DATA.y[half:]) for clf in (whole, few)]
+    assert reached[1] < 1.03 * reached[0]
+
+
+def test_few_rows_of_many_classes() -> None:
+    data = make(3, n_rows=2000, n_features=50)
+    whole, few = fitted(*data, max_iter=8), fitted(*data, max_iter=8, compression=0.3)
+    assert few.log_loss(*data) < 1.03 * whole.log_loss(*data)
+
+
+@pytest.mark.parametrize("how", [SHORT, FEW])
+@pytest.mark.parametrize("keys", ["range", "hash"])
+def test_shards_and_a_new_beginning_change_no_bit(keys: Any, how: Any, tmp_path: Path) -> None:
     data = daskps.from_arrays(DATA.X, DATA.y, n_partitions=3)
-    options = {**SHORT, "max_iter": 4, "rows_per_clock": 400, "keys": keys}
+    options = {**how, "max_iter": 4, "rows_per_clock": 400, "keys": keys}
     calm, spread = fitted(data, **options), fitted(data, n_shards=3, **options)
 
     class Stop(Exception):
@@ -110,14 +160,16 @@ def test_shards_and_a_new_beginning_change_no_bit(keys: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.cluster
-def test_half_the_bytes_travel(tmp_path: Path) -> None:
+def test_fewer_bytes_travel(tmp_path: Path) -> None:
     data = daskps.from_arrays(DATA.X, DATA.y, tmp_path / "d.zarr", n_partitions=2)
-    here = fitted(data, **SHORT)
+    here = [fitted(data, **how) for how in (SHORT, FEW)]
     with daskps.local_cluster(2, processes=False) as cluster, Client(cluster):
-        whole, short = fitted(data), fitted(data, **SHORT)
-    pushed = [clf.history_.pushed_bytes.values.sum() for clf in (whole, short)]
+        there = [fitted(data, **how) for how in ({}, SHORT, FEW)]
+    pushed = [clf.history_.pushed_bytes.values.sum() for clf in there]
     assert 0 < pushed[1] < 0.52 * pushed[0]  # the intercept is whole
-    np.testing.assert_array_equal(short.coef_, here.coef_)
+    assert 0 < pushed[2] < 0.12 * pushed[0]
+    for clf, expected in zip(there[1:], here, strict=True):
+        np.testing.assert_array_equal(clf.coef_, expected.coef_)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,23 @@ def test_a_key_set_is_in_slot_order(share: float) -> None:
         np.testing.assert_array_equal(place.slot_keys(slot)[at], expected)
 
 
+@pytest.mark.parametrize("share", SHARES.values(), ids=SHARES)
+@pytest.mark.parametrize("n_shards", [1, 3])
+def test_some_rows_of_a_key_set_have_the_same_names(share: float, n_shards: int) -> None:
+    group = Group(make_spec(TableSpec("t", N_ROWS, 1, INTEGERS), partitions=1), n_shards)
+    keyset, _ = localise(group.spec.placements()["t"], draw(share, np.uint32))
+    some = np.random.default_rng(1).random(len(keyset)) < 0.3
+    part, client = keyset.only(some), group.client()
+    np.testing.assert_array_equal(part.ids(), keyset.ids()[some])
+    assert len(set(keyset.ids().tolist())) == len(keyset)
+    new = np.arange(len(part), dtype=np.int64)[:, None, None] + 1
+    client.push([part], [new], partition=0, clock=0, samples=1)
+    (rows,), _ = client.pull([keyset], partition=0, clock=1)
+    expected = np.zeros(len(keyset), np.int64)
+    expected[some] = new[:, 0, 0]
+    np.testing.assert_array_equal(rows[:, 0, 0], expected)
+
+
 @settings(max_examples=50)
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=60), st.integers(1, 9))
 def test_hashed_keys_are_found_by_local_position(keys: list[int], n_slots: int) -> None:
