@@ -182,6 +182,7 @@ LATE = {"n_partitions": 8, "n_clocks": 9, "slowest": 0.5, "staleness": 1}
         pytest.param({}, 1.4, 2, [], id="not long enough"),
         pytest.param({}, 1.6, 3, [], id="too many to be late"),
         pytest.param({"slowest": 2.0}, 1.6, 2, [], id="short tasks"),
+        pytest.param({"staleness": 0, "takes_turns": True}, 1.6, 2, [6, 7], id="between turns"),
         pytest.param({"speculate": False}, 1.6, 2, [], id="not wanted"),
     ],
 )
