@@ -153,14 +153,14 @@ def scale() -> None:
     table = Table(
         *("workers", "task s", "s/clock", "ideal", "driver busy", "losses", "recoveries"),
         *("recovering s", "wall s"),
-        title="2 partitions a worker, SSP(3), a worker lives 3 days, a cut every 10 clocks",
+        title="2 partitions a worker, SSP(3), a worker lives 30 days, a cut every 2 clocks",
     )
     for n in (10, 100, 1000, 10_000):
         for seconds in (1.0, 10.0, 60.0):
             clocks = 20 if n < 10_000 else 6
-            costs = Costs(compute=seconds, spread=0.1, mean_life=3 * DAY, cut=4e9)
+            costs = Costs(compute=seconds, spread=0.1, mean_life=30 * DAY, cut=4e9)
             begun = time.perf_counter()
-            run = simulated(n, 2, 3, costs, n_clocks=clocks, checkpoint_clocks=10)
+            run = simulated(n, 2, 3, costs, n_clocks=clocks, checkpoint_clocks=2)
             table.add_row(
                 *(str(n), f"{seconds:g}", f"{run.seconds_per_clock:.1f}", f"{2 * seconds:g}"),
                 *(f"{run.driver:.0%}", str(run.losses), str(run.recoveries)),

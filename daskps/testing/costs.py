@@ -76,5 +76,5 @@ class Result:
 
     @property
     def seconds_per_clock(self) -> float:
-        """Return the mean."""
-        return self.seconds / self.clocks
+        """Return the mean; infinite if no clock was finished."""
+        return self.seconds / self.clocks if self.clocks else math.inf

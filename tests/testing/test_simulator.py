@@ -92,3 +92,10 @@ def test_ten_thousand_workers() -> None:
     found = run(10_000, 2, Costs(compute=60.0, spread=0.1), n_clocks=10, staleness=3, tol=1e-9)
     assert found.tasks == 200_000
     assert found.busy > 0.85
+
+
+def test_a_run_that_gets_nowhere_takes_for_ever() -> None:
+    policy = Policy(n_partitions=40, n_shards=20, n_clocks=5, staleness=3)
+    found = simulate(policy, Costs(compute=10.0, mean_life=20.0), 20, longest=1000.0)
+    assert found.clocks == 0
+    assert math.isinf(found.seconds_per_clock)
