@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,9 @@ from daskps.errors import RunFailed
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
+
+SHIELD = "daskps.run.shield"
+"""What workers load first, so that they outlive an interruption of the process that has them."""
 
 
 def local_cluster(
@@ -48,7 +51,18 @@ def local_cluster(
     options = {"dashboard_address": "127.0.0.1:0", **kwargs}
     if options.get("processes", True):  # threads of this process listen nowhere
         options.setdefault("host", "127.0.0.1")
+        options["preload"] = [*_preloads(options.get("preload")), SHIELD]
     return LocalCluster(n_workers=n_workers, threads_per_worker=threads_per_worker, **options)
+
+
+def _preloads(given: str | Sequence[str] | None) -> Sequence[str]:
+    """Return what workers load anyway: as the argument says, else Dask's configuration."""
+    import dask
+
+    if given is None:
+        found: Sequence[str] = dask.config.get("distributed.worker.preload")
+        return found
+    return [given] if isinstance(given, str) else given
 
 
 def current_client() -> Client | None:

@@ -74,6 +74,21 @@ def switch(key: str) -> bool | None:
     return value
 
 
+def name(key: str) -> str | None:
+    """Return a name, or None.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    value = get(key)
+    if value is not None and not (isinstance(value, str) and value):
+        raise _refused(key, value, "a name or null")
+    found: str | None = value
+    return found
+
+
 def _refused(key: str, value: Any, expected: str) -> ValueError:
     return ValueError(
         f"daskps.{key} is {value!r} in Dask's configuration; expected {expected}. It is set in "

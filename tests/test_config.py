@@ -54,6 +54,7 @@ def test_defaults_stand_in_dasks_configuration_and_what_is_set_comes_first() -> 
         (config.count, "max-recoveries", "many", "an integer >= 0"),
         (config.switch, "dashboard", None, "true or false[.]"),
         (config.switch, "progress", "no", "true or false or null"),
+        (config.name, "shard-resource", 3, "a name or null"),
     ],
 )
 def test_value_that_cannot_be_used_is_named(read: Any, key: str, value: Any, expected: str) -> None:

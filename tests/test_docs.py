@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask
+import distributed  # noqa: F401  # its settings are among those that are taken back
 import numpy as np
 import pytest
 from scipy import sparse

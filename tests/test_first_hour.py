@@ -180,7 +180,8 @@ def test_parameters_that_may_fit_are_not_refused(caplog: pytest.LogCaptureFixtur
     assert "Dask will write data to disk" in caplog.text
     check_fits(LARGE, {"a": 0, "b": 1})  # a worker without a limit says nothing
     check_fits(Size(8 * 2**30, 0, 0, least=0), LIMITS)  # tables that grow may stay small
-    check_fits(LARGE, {}, None)
+    check_fits(LARGE, {})
+    check_fits(LARGE, LIMITS, ["tcp://10.0.0.2:4000"])  # the small one holds no shard
 
 
 @pytest.mark.cluster

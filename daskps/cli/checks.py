@@ -146,14 +146,14 @@ def memory(client: Any, job: Any) -> Check:
     """Compare what a job takes with the workers' memory."""
     from daskps.cli.job import estimator_class
     from daskps.errors import NotEnoughMemory
-    from daskps.run.size import check_fits, planned
+    from daskps.run.size import check_fits, limits_of, planned
 
     need = planned(lambda: estimator_class(job.model)(**job.parameters).fit(job.data))
-    limits = {address: w["memory_limit"] for address, w in _infos(client).items()}
+    limits, holders = limits_of(_infos(client))
     limit = sum(limits.values())
     said = f"about {need}"
     try:
-        check_fits(need, limits, job.parameters.get("n_shards"))
+        check_fits(need, limits, holders, job.parameters.get("n_shards"))
     except NotEnoughMemory as error:
         return Check("memory", False, f"{said}: {error}")
     if not limit:

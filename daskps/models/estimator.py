@@ -168,12 +168,13 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         start = self.warm_start and self._fitted
         dataset = self._dataset(X, y, sample_weight, start=start)
         target = self._target(dataset, y, start=start)
-        heard = progress_listeners(self.progress, callback, target.unit_of_loss)
+        name = type(self).__name__
+        heard = progress_listeners(self.progress, callback, target.unit_of_loss, name)
         options = self._options(dataset, self.max_iter, resume, heard)
         self._train(target, options, start=start, exact=y is not None, eval_set=eval_set)
         if self.stop_reason_ == "interrupted":
             done = f"training was interrupted after {self.n_iter_} of {self.max_iter} passes"
-            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=2)
+            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=3)
         return self
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
@@ -182,7 +183,8 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         check_solver(self, partial=True)
         dataset = self._dataset(X, y, sample_weight, start=self._fitted)
         target = self._target(dataset, y, start=self._fitted, classes=classes)
-        heard = progress_listeners(self.progress, None, target.unit_of_loss)
+        name = type(self).__name__
+        heard = progress_listeners(self.progress, None, target.unit_of_loss, name)
         options = replace(self._options(dataset, 1, False, heard), checkpoint=None)
         self._train(target, options, start=self._fitted, exact=y is not None, keep_state=True)
         return self

@@ -294,7 +294,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         self._take(ratings, found, model, users, outcome)
         if self.stop_reason_ == "interrupted":
             done = f"training was interrupted after {self.n_iter_} of {self.max_iter} passes"
-            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=2)
+            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=3)
         return self
 
     # -- training ----------------------------------------------------------------------------
@@ -314,7 +314,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
             n_shards=self.n_shards,
             replicas=self.replicas,
             resume=resume,
-            listeners=progress_listeners(self.progress, callback),
+            listeners=progress_listeners(self.progress, callback, title=type(self).__name__),
         )
 
     def _take(

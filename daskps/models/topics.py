@@ -248,7 +248,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         tokens = check_documents(dataset)
         words = topic_plan.words_of(dataset, vocabulary)
         priors = topic_plan.priors(self)
-        heard = progress_listeners(self.progress, callback)
+        heard = progress_listeners(self.progress, callback, title=type(self).__name__)
         if self.solver == "online":
             self._stream(dataset, priors, resume=resume, listeners=heard)
         else:
@@ -257,7 +257,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         if self.stop_reason_ == "interrupted":
             what = "passes" if self.solver == "online" else "sweeps"
             done = f"training was interrupted after {self.n_iter_} of {self._max_iter} {what}"
-            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=2)
+            warnings.warn(f"{done}; the model is usable.", ConvergenceWarning, stacklevel=3)
         return self
 
     def partial_fit(

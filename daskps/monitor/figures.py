@@ -13,6 +13,9 @@ from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
 from daskps.run.engine import Engine
 
+STOPPING = "stopping at the next clock; interrupt again to stop at once"
+"""What is said of a run that was interrupted, until it ends."""
+
 
 @dataclass(slots=True)
 class Figures:
@@ -44,6 +47,8 @@ class Figures:
     cut: str = ""
     """Newest checkpoint."""
     recoveries: int = 0
+    stopping: bool = False
+    """Whether somebody has interrupted it."""
     ended: str = ""
     """Why the run ended; empty while it goes on."""
     happened: list[str] = field(default_factory=list)
@@ -70,14 +75,21 @@ class Watch:
         What a loss of 1 in the run is for the user.
     period
         Seconds between two times, at least; the end is told in any case.
+    title
+        What the model is called; empty for its own name.
     """
 
     def __init__(
-        self, tell: Callable[[Figures], None], unit: float = 1.0, period: float = 0.5
+        self,
+        tell: Callable[[Figures], None],
+        unit: float = 1.0,
+        period: float = 0.5,
+        title: str = "",
     ) -> None:
         self._tell = tell
         self._unit = unit
         self._period = period
+        self._title = title
         self._told = -math.inf
         self._before = (time.monotonic(), 0.0)
         self._engine: Engine | None = None
@@ -89,13 +101,14 @@ class Watch:
         self._engine = engine
         self.figures.run = engine.plan.run
         model = engine.plan.model
-        self.figures.model = getattr(model, "title", type(model).__name__)
+        self.figures.model = self._title or getattr(model, "title", type(model).__name__)
 
     def __call__(self, told: ev.Event | ev.Action, coordinator: Coordinator) -> None:
         """Take an event or action."""
+        stopping = self.figures.stopping
         self._note(told)
         now = time.monotonic()
-        over = isinstance(told, (ev.Finish, ev.Fail))
+        over = isinstance(told, (ev.Finish, ev.Fail)) or self.figures.stopping > stopping
         if over or now - self._told >= self._period:
             self._look(coordinator, now)
             self._tell(self.figures)
@@ -125,6 +138,8 @@ class Watch:
                 self._seen.discard(worker)
             case ev.Recovered(_, _, _, seconds):
                 figures.happened.append(f"recovered in {seconds:.2f} s")
+            case ev.StopRequested("interrupted"):
+                figures.stopping = True
             case ev.Finish(reason):
                 figures.ended = reason
             case ev.Fail():

@@ -130,7 +130,8 @@ def _stretched(plots: Any) -> Any:
 
 def summary(latest: Mapping[str, Any]) -> str:
     """Return a line about a run."""
-    state = f"ended: {latest['ended']}" if latest["ended"] else "running"
+    going = "stopping" if latest["stopping"] else "running"
+    state = f"ended: {latest['ended']}" if latest["ended"] else going
     lag = max(latest["clocks"], default=0) - min(latest["clocks"], default=0)
     parts = (
         f"<b>{latest['model']}</b> {latest['run']} ({state})",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
 from daskps import html
-from daskps.monitor.figures import Figures, quantity
+from daskps.monitor.figures import STOPPING, Figures, quantity
+
+POINTS = 440
+"""Losses that the line has at most, two a pixel; of a longer run, fewer and fewer of the old."""
+WAITING = "waiting for the first slices of work; what runs for the first time is compiled"
 
 
 def in_notebook() -> bool:
@@ -20,7 +25,7 @@ class Panel:
     """Shows figures, in one place that changes."""
 
     def __init__(self) -> None:
-        self._losses: list[float] = []
+        self._losses: list[tuple[int, float]] = []
         self._clock = 0
         self._recent: list[str] = []
         self._handle: Any = None
@@ -38,9 +43,11 @@ class Panel:
 
     def _remember(self, figures: Figures) -> None:
         if figures.clock < self._clock:  # went back with a recovery
-            del self._losses[figures.clock :]
+            self._losses = [point for point in self._losses if point[0] <= figures.clock]
         elif figures.clock > self._clock:
-            self._losses.append(figures.loss)
+            self._losses.append((figures.clock, figures.loss))
+        if len(self._losses) > POINTS:
+            del self._losses[1:-1:2]
         self._clock = figures.clock
         self._recent = [*self._recent, *figures.happened][-3:]
 
@@ -49,7 +56,7 @@ class Panel:
         done = 100 * figures.clock / max(1, figures.target)
         found = {
             "clock": f"{figures.clock} of {figures.target}",
-            "loss": f"{figures.loss:.5g}",
+            "loss": f"{figures.loss:.5g}" if math.isfinite(figures.loss) else "none yet",
             "staleness": figures.staleness,
             "samples / s": quantity(figures.rate),
             "pulled, pushed": f"{quantity(figures.pulled)}B, {quantity(figures.pushed)}B",
@@ -57,10 +64,17 @@ class Panel:
             "last checkpoint": figures.cut or "none",
             "recoveries": figures.recoveries,
         }
-        if self._recent:
-            found["lately"] = "; ".join(self._recent)
+        lately = self._recent
+        if not figures.samples:
+            lately = [*lately, WAITING]
+        if figures.stopping and not figures.ended:
+            lately = [*lately, STOPPING]
+        if lately:
+            found["lately"] = "; ".join(lately)
         bar = f"<progress max='100' value='{done:.1f}' style='width:220px'></progress><br>"
         title = f"training {figures.model}"
         if figures.ended:
             title = f"trained {figures.model} ({figures.ended})"
-        return html.facts(title, found, bar + html.line(self._losses, "training loss"))
+        return html.facts(
+            title, found, bar + html.line([x for _, x in self._losses], "training loss")
+        )

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from daskps import config
 from daskps.cluster import current_client
 from daskps.monitor.callbacks import Callback, EventListener
-from daskps.monitor.figures import Watch, quantity, recent_loss
+from daskps.monitor.figures import STOPPING, Watch, quantity, recent_loss
 from daskps.monitor.panel import Panel, in_notebook
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
@@ -31,7 +31,7 @@ object that takes all of `daskps.monitor.callbacks`."""
 
 
 def progress_listeners(
-    shown: bool | None, callback: ClockCallback | None = None, unit: float = 1.0
+    shown: bool | None, callback: ClockCallback | None = None, unit: float = 1.0, title: str = ""
 ) -> list[Listener]:
     """Return the listeners that show how training goes.
 
@@ -44,6 +44,8 @@ def progress_listeners(
         Called after each clock, or of each event.
     unit
         What a loss of 1 in the run is for the user.
+    title
+        What panel and dashboard call the model, if not by its own name.
     """
     notebook = in_notebook()
     if shown is None:
@@ -52,14 +54,14 @@ def progress_listeners(
     # what the bar says needs no second line from a logger that nobody has set up
     listeners: list[Listener] = [PassLog(logging.INFO if drawn else logging.WARNING, unit)]
     if drawn:
-        listeners.append(Watch(Panel(), unit) if notebook else ProgressBar(unit))
+        listeners.append(Watch(Panel(), unit, title=title) if notebook else ProgressBar(unit))
     else:
         listeners.append(ClockLog(unit))
     client = current_client()
     if client is not None and not client.asynchronous and config.switch("dashboard"):
         from daskps.monitor.dashboard import Publisher
 
-        listeners.append(Watch(Publisher(client), unit))
+        listeners.append(Watch(Publisher(client), unit, title=title))
     if isinstance(callback, Callback):
         listeners.append(EventListener(callback.on_event, unit))
     elif callback is not None:
@@ -143,6 +145,8 @@ class ProgressBar:
                 self._say(f"lost worker {worker}{_with_shards(shards)}")
             case ev.Recovered():
                 self._say(_recovery(told))
+            case ev.StopRequested("interrupted"):
+                self._say(STOPPING)
             case ev.TaskDone() | ev.Finish():
                 self._draw(coordinator)
             case _:

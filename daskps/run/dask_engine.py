@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from daskps import config
 from daskps.data import Dataset
 from daskps.errors import RunFailed, RunTimeout, ShardLost
-from daskps.run import dask_data, dask_probe, dask_worker, plugins
+from daskps.run import dask_data, dask_probe, dask_worker, placing, plugins
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
 from daskps.run.dask_calls import Caller, Line, Spent
@@ -49,7 +49,7 @@ class DaskEngine(Engine):
     Parameters
     ----------
     plan, n_shards, checkpoints
-        See `Engine`; as many shards as there are workers by default.
+        See `Engine`; a shard on each worker that may hold one by default.
     dataset
         Training data. On disk, workers read it and Dask reads it again elsewhere after a loss; in
         memory, its partitions are part of the tasks that the scheduler keeps.
@@ -98,7 +98,7 @@ class DaskEngine(Engine):
         self._data: list[Future[Any]] = []
         self._held_out: list[Future[Any]] = []
         Hub.of(client).attach(plan.run, self._news)
-        for worker in self.workers():
+        for worker in self._running():
             self._pace.joined(worker)
         try:
             self._data = self._load(dataset, held_out=False)
@@ -118,12 +118,12 @@ class DaskEngine(Engine):
         return self._futures
 
     def workers(self) -> list[str]:
-        """Return the addresses of the workers that run tasks."""
-        return list(self._threads())
+        """Return the addresses of the workers that may hold shards."""
+        return placing.may_hold(self._running())
 
-    def _threads(self) -> dict[str, int]:
+    def _running(self) -> dict[str, Any]:
         found = self._ask(self._scheduler.identity, n_workers=-1)["workers"]
-        return {a: w["nthreads"] for a, w in found.items() if w["status"] == "running"}
+        return {address: w for address, w in found.items() if w["status"] == "running"}
 
     def _ask(self, question: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         """Return the scheduler's answer, within bounds."""
@@ -178,7 +178,7 @@ class DaskEngine(Engine):
     # -- data --------------------------------------------------------------------------------
 
     def _load(self, dataset: Dataset, *, held_out: bool) -> list[Future[Any]]:
-        near = dask_data.turns(self._threads())
+        near = dask_data.turns({a: w["nthreads"] for a, w in self._running().items()})
         futures = dask_data.submit(self._client, dataset, self.plan, near, held_out=held_out)
         # whoever reads files of others may hold Python's lock for long
         waiting = partial(self._wait, probing=False)
@@ -214,7 +214,7 @@ class DaskEngine(Engine):
         last: bool,
     ) -> dict[int, ShardRef]:
         """Make shards and return where they are, without those whose worker died meanwhile."""
-        futures = {}
+        futures, resources = {}, placing.demand(self._running())
         for shard, number in incarnations.items():
             # a new key for each incarnation: no reference to the old one can reach the new
             futures[shard] = self._client.submit(
@@ -222,6 +222,7 @@ class DaskEngine(Engine):
                 *(shard, number, self.plan.server, list(slots[shard]), generation),
                 actor=True,
                 key=shard_key(self.plan.run, shard, number),
+                resources=resources,
                 # never only there: it would be waited for if that worker went
                 **rather(where.get(shard)),
             )
@@ -352,7 +353,7 @@ class DaskEngine(Engine):
         """Let the data follow the shards, while training goes on."""
         for old in set(self._made) - set(self._futures.values()):
             old.release()  # the traceback of a failure may hold it for long
-        workers = sorted({ref.address for ref in self.layout.refs.values()})
+        workers = placing.for_data(self._running(), self.layout)
         dask_data.follow(self._client, self._data, workers)
 
     def _expel(self, address: str) -> None:

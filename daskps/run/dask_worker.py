@@ -25,6 +25,7 @@ from daskps import config
 from daskps.data import Dataset, Partition
 from daskps.errors import RunFailed, ShardLost
 from daskps.run import events as ev
+from daskps.run import shield
 from daskps.run.dask_calls import HANDLER, refusal
 from daskps.run.door import DoorKeeper
 from daskps.run.host import ShardHost
@@ -80,6 +81,7 @@ class DaskpsWorker(WorkerPlugin):
                     f"distributed's Worker has no handler {wanted!r} where daskps expects it; "
                     "install the version of distributed that daskps names."
                 )
+        shield.dask_setup(worker)
         self.worker = worker
         self.buffers = Buffers()
         security = worker.security if worker.address.startswith("tls://") else None

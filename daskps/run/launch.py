@@ -26,7 +26,7 @@ from daskps.run.ledger import Ledger
 from daskps.run.plan import Conducted, Model, Plan
 from daskps.run.policy import Policy, staleness_of
 from daskps.run.recovery import goes_on
-from daskps.run.size import check_fits, size_of, tell
+from daskps.run.size import check_fits, limits_of, size_of, tell
 from daskps.run.state import State
 from daskps.server.messages import Arrays
 from daskps.server.spec import ServerSpec
@@ -125,7 +125,7 @@ def run_training(
     cuts = options.checkpoint is not None
     size = size_of(spec, dataset, cuts=cuts, replicas=options.replicas)
     tell(size)
-    check_fits(size, _limits(client), options.n_shards)
+    check_fits(size, *limits_of(_workers(client)), n_shards=options.n_shards)
     rows = tuple(int(n) for n in dataset.partition_rows)
     plan = Plan(
         *(uuid.uuid4().hex[:12], model, spec, options.clocks_per_pass, rows),
@@ -185,15 +185,15 @@ def _kept(engine: Engine, partition: int, clock: int) -> Arrays:
     return found
 
 
-def _limits(client: Any) -> dict[str, int]:
-    """Return the bytes that each worker may use, 0 without a limit."""
+def _workers(client: Any) -> dict[str, Any]:
+    """Return what the scheduler says of each worker."""
     if client is None or client.asynchronous:
         return {}
     try:
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        found: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
     except (OSError, TimeoutError):  # the engine says what is wrong
         return {}
-    return {address: w["memory_limit"] for address, w in workers.items()}
+    return found
 
 
 def _results(model: Model) -> tuple[str, ...]:

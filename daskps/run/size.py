@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Any
 
 from daskps.data import Dataset
 from daskps.errors import NotEnoughMemory
+from daskps.run.placing import may_hold
 from daskps.server.spec import ServerSpec
 from daskps.server.tables import TableSpec
 
@@ -91,7 +92,23 @@ def tell(size: Size) -> None:
     logger.info("memory of all workers together: about %s", size)
 
 
-def check_fits(size: Size, limits: Mapping[str, int], n_shards: int | None = None) -> None:
+def limits_of(workers: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """Return the bytes that each worker may use, 0 without a limit, and which may hold shards.
+
+    Parameters
+    ----------
+    workers
+        What the scheduler says of each, by its address.
+    """
+    return {address: w["memory_limit"] for address, w in workers.items()}, may_hold(workers)
+
+
+def check_fits(
+    size: Size,
+    limits: Mapping[str, int],
+    holders: Collection[str] = (),
+    n_shards: int | None = None,
+) -> None:
     """Refuse a run whose parameters the workers cannot hold, and warn of one that will be slow.
 
     Parameters
@@ -100,8 +117,10 @@ def check_fits(size: Size, limits: Mapping[str, int], n_shards: int | None = Non
         What the run takes.
     limits
         Bytes that each worker may use, by its address; 0 for one without a limit.
+    holders
+        Workers that may hold shards; empty for all.
     n_shards
-        Between which the parameters are divided; None for one a worker.
+        Between which the parameters are divided; None for one a holder.
 
     Raises
     ------
@@ -111,8 +130,8 @@ def check_fits(size: Size, limits: Mapping[str, int], n_shards: int | None = Non
     """
     if not limits or not all(limits.values()):
         return
-    shards = n_shards or len(limits)
-    worker = min(limits, key=lambda w: limits[w])
+    shards = n_shards or len(holders or limits)
+    worker = min(holders or limits, key=lambda w: limits[w])
     if size.least > shards * limits[worker]:
         raise NotEnoughMemory(
             f"{_text(size.least)} of parameters on {shards} shards are "

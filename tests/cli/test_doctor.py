@@ -60,7 +60,7 @@ class Answers:
     def register_plugin(self, plugin: Any) -> None: ...
 
     def scheduler_info(self, n_workers: int) -> dict[str, Any]:
-        info = {"nthreads": 1, "memory_limit": self.limit}
+        info = {"nthreads": 1, "memory_limit": self.limit, "resources": {}}
         return {"workers": dict.fromkeys(self.workers, info)}
 
 

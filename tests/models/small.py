@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import sklearn
 from numpy.typing import NDArray
+from sklearn.utils.fixes import parse_version
 
 from daskps import LogisticRegression
 
@@ -28,3 +30,11 @@ def make(n_classes: int, n_rows: int = 400, n_features: int = 8, seed: int = 0) 
 
 def fitted(X: Any, y: Any = None, **options: Any) -> LogisticRegression:
     return LogisticRegression(**{"max_iter": 3, "tol": None, **options}).fit(X, y)
+
+
+def penalised(l1_ratio: float) -> dict[str, Any]:
+    """Return the penalty as arguments of scikit-learn's logistic regression."""
+    if parse_version(sklearn.__version__) >= parse_version("1.8"):
+        return {"l1_ratio": l1_ratio}
+    # before, its kind had to be named, which is deprecated since
+    return {"l1_ratio": l1_ratio, "penalty": "elasticnet"} if l1_ratio else {}

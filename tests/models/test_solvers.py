@@ -13,7 +13,7 @@ from scipy import sparse as sp
 from scipy.optimize import fmin_l_bfgs_b
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression as Reference
-from small import Data, fitted, make
+from small import Data, fitted, make, penalised
 
 import daskps
 
@@ -52,7 +52,7 @@ def dense(k: int) -> Data:
 def best_of_scikit_learn(k: int, alpha: float, l1_ratio: float) -> float:
     data = dense(k)
     solver = "saga" if l1_ratio else "lbfgs"
-    options = {"l1_ratio": l1_ratio, "solver": solver, "tol": 1e-8, "max_iter": 100_000}
+    options = {**penalised(l1_ratio), "solver": solver, "tol": 1e-8, "max_iter": 100_000}
     X = data.X.astype(np.float64)
     sk = Reference(C=1 / (alpha * len(data.y)), **options).fit(X, data.y)
     return objective(sk.coef_, sk.intercept_, X, data.y, alpha, l1_ratio)

@@ -9,12 +9,17 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cluster_tools import train
 
-from daskps.monitor.figures import Figures, Watch
-from daskps.monitor.panel import Panel, in_notebook
+import daskps
+from daskps.monitor.figures import STOPPING, Figures, Watch
+from daskps.monitor.panel import POINTS, WAITING, Panel, in_notebook
 from daskps.monitor.progress import ClockLog, progress_listeners
+from daskps.run import events as ev
+from daskps.run.coordinator import Coordinator
+from daskps.run.policy import Policy
 
 
 def told_of_a_run(**options: Any) -> list[Figures]:
@@ -63,9 +68,9 @@ class Handle:
         self.shown.append(shown.data)
 
 
-def test_the_panel_stays_in_one_place_and_ends_with_the_outcome(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def handles(monkeypatch: pytest.MonkeyPatch) -> list[Handle]:
+    """Return what is displayed, each of which may change."""
     import IPython.display
 
     handles: list[Handle] = []
@@ -75,18 +80,60 @@ def test_the_panel_stays_in_one_place_and_ends_with_the_outcome(
         return handles[-1]
 
     monkeypatch.setattr(IPython.display, "display", display)
-    train(None, "bsp", Watch(Panel(), period=0.0), max_iter=2)
+    return handles
+
+
+def test_the_panel_stays_in_one_place_and_ends_with_the_outcome(handles: list[Handle]) -> None:
+    train(None, "bsp", Watch(Panel(), period=0.0, title="Ads"), max_iter=2)
     (handle,) = handles
-    assert "trained LinearModel (max_iter)" in handle.shown[-1]
+    assert "trained Ads (max_iter)" in handle.shown[-1]
     assert "8 of 8" in handle.shown[-1]
     assert "<polyline" in handle.shown[-1]
 
 
+def test_a_panel_names_the_estimator(
+    handles: list[Handle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daskps.monitor.progress.in_notebook", lambda: True)
+    daskps.LogisticRegression(max_iter=1).fit(np.eye(8), np.arange(8) % 2)
+    assert "trained LogisticRegression (max_iter)" in handles[0].shown[-1]
+
+
 def test_what_went_back_is_taken_from_the_panels_line() -> None:
     panel = Panel()
-    for clock in (1, 2, 3, 4, 2):
+    for clock in (10, 20, 30, 40, 20):
         panel._remember(Figures(clock=clock, loss=float(clock)))
-    assert panel._losses == [1.0, 2.0]
+    assert panel._losses == [(10, 10.0), (20, 20.0)]
+
+
+def test_the_panels_line_of_a_long_run_stays_short() -> None:
+    panel = Panel()
+    for clock in range(1, 10 * POINTS):
+        panel._remember(Figures(clock=clock, loss=float(clock)))
+    clocks = [clock for clock, _ in panel._losses]
+    assert len(clocks) <= POINTS
+    assert (clocks[0], clocks[-1]) == (1, 10 * POINTS - 1)
+    assert clocks == sorted(clocks)
+
+
+def test_the_panel_says_what_it_waits_for() -> None:
+    panel = Panel()
+    assert WAITING in panel.html(Figures(target=8))
+    assert "nan" not in panel.html(Figures(target=8))
+    going = Figures(clock=1, target=8, samples=5.0, stopping=True)
+    assert WAITING not in panel.html(going)
+    assert STOPPING in panel.html(going)
+    going.ended = "interrupted"
+    assert STOPPING not in panel.html(going)
+
+
+def test_an_interruption_is_told_at_once() -> None:
+    told: list[bool] = []
+    watch = Watch(lambda figures: told.append(figures.stopping), period=1e9)
+    coordinator = Coordinator.start(Policy(n_partitions=1, n_shards=1, n_clocks=1), None, None)
+    for event in (ev.Tick(0.0), ev.StopRequested("interrupted"), ev.StopRequested("interrupted")):
+        watch(event, coordinator)
+    assert told == [False, True]
 
 
 @pytest.mark.parametrize("kernel", [True, False])
