@@ -33,7 +33,7 @@ def calm(name: str) -> Result:
     return train(MODELS[name], keeps_states=True)
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(moments=MOMENTS, checkpointed=st.booleans())
 @pytest.mark.parametrize("name", MODELS)
 def test_bits_survive_losses_at_any_moment(

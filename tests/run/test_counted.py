@@ -61,9 +61,8 @@ def test_a_feature_has_a_weight_from_its_nth_row_on() -> None:
     assert len(calm().values["coef"]) == len(expected)
 
 
-@settings(max_examples=10)
-@given(moments=MOMENTS)
-@pytest.mark.parametrize("checkpointed", [False, True])
+@settings(max_examples=5)
+@given(moments=MOMENTS, checkpointed=st.booleans())
 def test_losses_at_any_moment_change_neither_counts_nor_weights(
     tmp_path_factory: Any, checkpointed: bool, moments: dict[int, tuple[int, ...]]
 ) -> None:
@@ -72,7 +71,7 @@ def test_losses_at_any_moment_change_neither_counts_nor_weights(
     assert train(model(**HOW), **how).bits == calm().bits
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(moments=MOMENTS, staleness=st.sampled_from([1, np.inf]))
 def test_with_staleness_a_loss_may_forget_rows_but_counts_none_twice(
     tmp_path_factory: Any, staleness: float, moments: dict[int, tuple[int, ...]]
