@@ -117,6 +117,8 @@ class Factored:
         """
         wide = np.column_stack([self.Q, self.item_bias])
         wide = wide if among is None else wide[among]
+        if not len(wide):  # nothing to choose from
+            return np.full((len(users), k), -np.inf), np.full((len(users), k), -1, np.int64)
 
         def some(start: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
             own = users[start : start + TASK]

@@ -129,15 +129,13 @@ def _solved(
 
 
 def renumbered(ratings: Ratings, items: NDArray[np.int64], n_items: int) -> Ratings:
-    """Return ratings whose columns are numbered as in a model; for what users have seen."""
+    """Return ratings whose columns are numbered as in a model, those that it has (not -1)."""
     source = ratings.dataset
     parts = []
     for p in range(source.n_partitions):
         rows = source.partition(p).to_scipy().tocoo()
-        shape = (rows.shape[0], n_items)
-        parts.append(
-            scipy.sparse.coo_array(
-                (rows.data, (rows.coords[0], items[rows.coords[1]])), shape=shape
-            )
-        )
+        columns = items[rows.coords[1]]
+        known = columns >= 0
+        at = (rows.coords[0][known], columns[known])
+        parts.append(scipy.sparse.coo_array((rows.data[known], at), (rows.shape[0], n_items)))
     return numbered(from_arrays(scipy.sparse.vstack(parts, format="csr"), shuffle=False))

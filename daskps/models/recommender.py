@@ -179,14 +179,16 @@ class Recommender(Shown):
         every = model.users if what == "user" else model.items
         return framed(wanted, every, scores, which, (what, "similar", "score", "rank"))
 
-    def fold_in(self, ratings: Any) -> Self:
+    def fold_in(self, ratings: Any, *, unknown: Literal["raise", "drop"] = "raise") -> Self:
         """Return a model of new users, solved for from their ratings; items stay as they are.
 
         Parameters
         ----------
         ratings
-            As in `fit`, of items that the model knows. Matrices have the columns of the training
-            data.
+            As in `fit`. Matrices have the columns of the training data.
+        unknown
+            What to do with ratings of items that were not in the training data: ``"raise"``, or
+            ``"drop"`` leaves them out.
 
         Returns
         -------
@@ -196,10 +198,12 @@ class Recommender(Shown):
         Raises
         ------
         DataError
-            If an item is unknown.
+            If an item is unknown and `unknown` is ``"raise"``.
         """
+        if unknown not in ("raise", "drop"):
+            raise ValueError(f"unknown={unknown!r}; expected 'raise' or 'drop'.")
         model, new = self._model(), as_ratings(ratings, duplicates=self.duplicates)
-        items = model.numbers(new.items, "item", "raise")
+        items = model.numbers(new.items, "item", unknown)
         confidence = float(self.confidence) if self.loss == "implicit" else None
         other: Self = clone(self)
         for name in ("history_", "n_iter_", "stop_reason_"):

@@ -184,6 +184,7 @@ def test_lists_hold_the_best_of_what_is_new(
     some = [*sorted(own.tolist())[:3], int(want.index[3])]
     few = fitted.recommend("u007", k=5, candidates=some)
     assert few["item"].tolist() == [want.index[3]]  # the others were rated: the list is short
+    assert fitted.recommend("u007", candidates=[]).empty
     assert len(fitted.recommend(k=2)) == 2 * train.user.nunique()
 
 
@@ -228,8 +229,13 @@ def test_new_users_are_folded_in(
     assert set(folded.recommend(k=3).user) == set(new.user)
     first = folded.recommend("new u001", k=60)["item"]
     assert not set(first) & set(new[new.user == "new u001"]["item"])
-    with pytest.raises(DataError, match="unknown"):
-        fitted.fold_in(pd.DataFrame({"user": ["x"], "item": [2], "rating": [3.0]}))
+    strange = old.iloc[:1].assign(item=999, rating=5.0)
+    with pytest.raises(DataError, match="item ids are unknown, 999"):
+        fitted.fold_in(pd.concat([old, strange]))
+    with pytest.raises(ValueError, match="unknown='popular'"):
+        fitted.fold_in(old, unknown="popular")
+    dropped = fitted.fold_in(pd.concat([old, strange]), unknown="drop")
+    pd.testing.assert_frame_equal(dropped.recommend(k=3), fitted.fold_in(old).recommend(k=3))
 
 
 def test_folding_in_solves_what_implicit_training_solves() -> None:
