@@ -120,8 +120,8 @@ def _numbers(column: Any, what: str, where: str) -> NDArray[np.float64]:
     bad = np.flatnonzero(~np.isfinite(values) | (np.abs(values) > np.finfo(np.float32).max))
     if len(bad):
         raise DataError(
-            f"the {what} in row {column.index[bad[0]]!r}{where} is {float(values[bad[0]])!r}; expected a "
-            "finite number: drop or correct such rows."
+            f"the {what} in row {column.index[bad[0]]!r}{where} is {float(values[bad[0]])!r}; "
+            "expected a finite number: drop or correct such rows."
         )
     return np.asarray(values, np.float64)
 

@@ -148,5 +148,6 @@ def unknown(ids: Any, found: NDArray[np.int64], what: str) -> DataError:
     strangers: Iterable[Any] = of(ids)[found < 0][:3].tolist()
     return DataError(
         f"{int((found < 0).sum())} {what} ids are unknown, {', '.join(map(repr, strangers))} for "
-        f"some; expected {what}s of the training data, or another rule (unknown=) where there is one."
+        f"some; expected {what}s of the training data, or a rule for others where `unknown` is one "
+        "of the parameters."
     )
