@@ -32,13 +32,19 @@ class _BoundServer:
     """`StepServer` of one task; measures what it does."""
 
     def __init__(
-        self, plan: Plan, data: Prepared, client: ParameterClient, buffers: Buffers, **number: int
+        self,
+        plan: Plan,
+        data: Prepared,
+        client: ParameterClient,
+        buffers: Buffers,
+        partition: int,
+        clock: int,
     ) -> None:
         self._client = client
         self._buffers = buffers
         self._plan = plan
         self._data = data
-        self._id = number
+        self._id = {"partition": partition, "clock": clock}
         self.seconds = 0.0
         self.pushed = False
         self._pulled = False
@@ -164,7 +170,7 @@ def run_task(
     """Run one step and return its figures: the model's sums, seconds and bytes."""
     start = time.perf_counter()
     client = ParameterClient(plan.server, layout, transport)
-    server = _BoundServer(plan, data, client, transport.buffers, partition=partition, clock=clock)
+    server = _BoundServer(plan, data, client, transport.buffers, partition, clock)
     with _pools().limit(limits=1):  # a worker thread is the unit of parallelism, BLAS is not
         metrics = plan.model.step(data.slices[clock % plan.clocks_per_pass], server)
     if not server.pushed:
@@ -187,7 +193,7 @@ def run_evaluation(
 ) -> Mapping[str, float]:
     """Evaluate one prepared partition of the held-out dataset at the state of `clock`."""
     client = ParameterClient(plan.server, layout, transport)
-    server = _Watching(plan, data, client, transport.buffers, partition=partition, clock=clock)
+    server = _Watching(plan, data, client, transport.buffers, partition, clock)
     with _pools().limit(limits=1):
         return _figures(plan.model.evaluate(data.slices[0], server))
 
