@@ -80,4 +80,7 @@ def _ways_back(engine: Engine, action: ev.Recover) -> list[Way]:
 
 def goes_on(store: str, cut: str, last_clock: float) -> bool:
     """Return whether steps come after a cut, which can make again what partitions kept."""
-    return min(checkpoint.read_manifest(store, cut).clocks) < last_clock
+    try:
+        return min(checkpoint.read_manifest(store, cut).clocks) < last_clock
+    except CheckpointError:  # it was deleted meanwhile
+        return False
