@@ -127,6 +127,7 @@ def counts(train: pd.DataFrame, test: pd.DataFrame, args: argparse.Namespace) ->
     how = {"factors": 64, "regularization": REG, "alpha": 1.0, "num_threads": THREADS}
     peer = AlternatingLeastSquares(iterations=args.implicit, use_gpu=False, random_state=0, **how)
     Y = sp.csr_matrix(X)
+    Y.data = Y.data + 1  # it takes the confidences themselves, which here are 1 + counts
     start = time.perf_counter()
     peer.fit(Y.copy(), show_progress=False)
     each = (time.perf_counter() - start) / args.implicit
