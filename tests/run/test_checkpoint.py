@@ -103,6 +103,16 @@ def test_what_is_written_is_read_slot_by_slot(store: str) -> None:
                 assert again[name][s][1].dtype == rows.dtype
 
 
+def test_slots_are_moved_in_runs_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of positions would take zarr ten times as long as a slice."""
+    array: Any = zarr.create_array({}, shape=(40, 4), chunks=(1, 4), dtype="float32")
+    monkeypatch.setattr(checkpoint, "BATCH", 3 * 16)
+    slots = [0, 1, 5, 6, 7, 8, 9, 30]
+    batches = list(checkpoint._batches(slots, array))
+    assert batches == [[0, 1], [5, 6, 7], [8, 9], [30]]
+    assert list(checkpoint._batches([], array)) == []
+
+
 def test_a_cut_without_its_manifest_does_not_exist(store: str) -> None:
     assert checkpoint.published(store) == []
     write(store, publish=False)
