@@ -183,6 +183,8 @@ class DaskEngine(Engine):
         # whoever reads files of others may hold Python's lock for long
         waiting = partial(self._wait, probing=False)
         dask_data.wait_for(futures, waiting, self.workers, self.patience)
+        # read again where no other worker was left, a partition would wait for that one for ever
+        self._ask(self._scheduler.set_restrictions, worker={f.key: [] for f in futures})
         return futures
 
     # -- shards ------------------------------------------------------------------------------
