@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -86,6 +87,7 @@ def wait_for(
     wait: Callable[[Sequence[Future[Any]], float], Sequence[Future[Any]]],
     workers: Callable[[], Sequence[str]],
     patience: float,
+    anywhere: Callable[[], object],
 ) -> None:
     """Wait until all partitions are read, for as long as there are workers to read them.
 
@@ -99,6 +101,8 @@ def wait_for(
         Returns the workers that there are.
     patience
         Seconds that may pass without any worker.
+    anywhere
+        Lets any worker read them; called while there is none.
 
     Raises
     ------
@@ -111,7 +115,10 @@ def wait_for(
     while (left := wait(futures, 1.0)) and not any(f.status == "error" for f in futures):
         if workers():
             alone = time.monotonic()
-        elif time.monotonic() - alone > patience:
+            continue
+        with contextlib.suppress(KeyError):  # the scheduler may not know them yet
+            anywhere()
+        if time.monotonic() - alone > patience:
             raise RunTimeout(
                 f"{len(left)} of {len(futures)} partitions wait to be read, and there was no "
                 f"worker for {patience:g} s; start one and call fit again."

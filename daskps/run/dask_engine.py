@@ -182,9 +182,12 @@ class DaskEngine(Engine):
         futures = dask_data.submit(self._client, dataset, self.plan, near, held_out=held_out)
         # whoever reads files of others may hold Python's lock for long
         waiting = partial(self._wait, probing=False)
-        dask_data.wait_for(futures, waiting, self.workers, self.patience)
-        # read again where no other worker was left, a partition would wait for that one for ever
-        self._ask(self._scheduler.set_restrictions, worker={f.key: [] for f in futures})
+        # where no other worker is left, a partition waits for the one it was dealt to for ever
+        anywhere = partial(
+            self._ask, self._scheduler.set_restrictions, worker={f.key: [] for f in futures}
+        )
+        dask_data.wait_for(futures, waiting, self.workers, self.patience, anywhere)
+        anywhere()
         return futures
 
     # -- shards ------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,36 @@ async def test_partitions_are_dealt_by_threads(s: Scheduler, *workers: Worker) -
     await in_thread(s.address, lambda c: train(c, "bsp", at_clock(1, look)))
     assert sorted(held) == [1, 2, 2, 3]
     assert held[-1] == 3
+
+
+FREE = threading.Event()
+
+
+def block() -> None:
+    """Task: keep a thread of this process busy until it is free."""
+    FREE.wait(30)
+
+
+@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], clean_kwargs={"threads": False})
+async def test_the_only_worker_goes_while_it_reads_and_another_one_comes(
+    c: Client, s: Scheduler, a: Worker
+) -> None:
+    def unread() -> list[Any]:
+        return [t for k, t in s.tasks.items() if str(k).startswith("daskps-data")]
+
+    FREE.clear()
+    busy = c.submit(block)
+    await async_poll_for(lambda: a.state.executing_count, timeout=5)
+    run = asyncio.create_task(in_thread(s.address, lambda c: train(c, "bsp")))
+    await async_poll_for(unread, timeout=10)
+    await a.close(executor_wait=False)
+    FREE.set()
+    busy.release()
+    await async_poll_for(lambda: not any(t.worker_restrictions for t in unread()), timeout=5)
+    async with Worker(s.address, nthreads=1) as b:
+        outcome = await asyncio.wait_for(run, 30)
+        assert bits(outcome) == bits(calm())
+        await assert_empty(s, b)
 
 
 @pytest.mark.parametrize(("n_workers", "n_shards"), [(1, 1), (2, 2), (3, 4)])
