@@ -102,7 +102,7 @@ def wait_for(
     patience
         Seconds that may pass without any worker.
     anywhere
-        Lets any worker read them; called while there is none.
+        Lets any worker read them; called while there is none, and when all are read.
 
     Raises
     ------
@@ -126,3 +126,4 @@ def wait_for(
     for future in futures:
         if future.status == "error":
             future.result()
+    anywhere()
