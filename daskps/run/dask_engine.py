@@ -183,7 +183,7 @@ class DaskEngine(Engine):
         # whoever reads files of others may hold Python's lock for long
         waiting = partial(self._wait, probing=False)
         # where no other worker is left, a partition waits for the one it was dealt to for ever
-        free = {f.key: [] for f in futures}
+        free = dict.fromkeys(f.key for f in futures)
         anywhere = partial(self._ask, self._scheduler.set_restrictions, worker=free)
         dask_data.wait_for(futures, waiting, self.workers, self.patience, anywhere)
         return futures
