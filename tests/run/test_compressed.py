@@ -9,23 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from town import run
-from training import CLOCKS_PER_PASS, Result, TroubledEngine, model, train
+from training import CLOCKS_PER_PASS, SHARDS, Result, losing, losses, model, train
 
 from daskps.models.compressed import CompressedModel, SparsifiedModel
 from daskps.run import events as ev
 
-SHARDS = 3
 MODELS: dict[str, Any] = {
     "bfloat16": CompressedModel(model(short=True), CLOCKS_PER_PASS),
     "share": SparsifiedModel(model(), 0.2),
     "share, ftrl": SparsifiedModel(model(solver="ftrl"), 0.2),
 }
-MOMENTS = st.dictionaries(
-    st.integers(0, 24),
-    st.sets(st.integers(0, SHARDS - 1), min_size=1).map(tuple),
-    min_size=1,
-    max_size=3,
-)
+MOMENTS = losses(0, 24)
 
 
 @functools.cache
@@ -39,13 +33,9 @@ def calm(name: str) -> Result:
 def test_bits_survive_losses_at_any_moment(
     tmp_path_factory: Any, name: str, checkpointed: bool, moments: dict[int, tuple[int, ...]]
 ) -> None:
-    def trouble(engine: TroubledEngine, number: int, action: ev.Action) -> None:
-        if number in moments:
-            engine.lose(*moments[number])
-
     store = str(tmp_path_factory.mktemp("ckpt") / "c.zarr") if checkpointed else None
     options = {"n_shards": SHARDS, "checkpoint": store, "keeps_states": True}
-    assert train(MODELS[name], trouble=trouble, **options).bits == calm(name).bits
+    assert train(MODELS[name], trouble=losing(moments), **options).bits == calm(name).bits
 
 
 def test_what_waits_moves_with_its_partition() -> None:

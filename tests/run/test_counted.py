@@ -10,20 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from town import run
-from training import FEATURES, PARTITIONS, TroubledEngine, data, model, train
+from training import FEATURES, PARTITIONS, SHARDS, data, losing, losses, model, train
 
 from daskps.models.admission import PROBES
 from daskps.run import events as ev
 
-SHARDS = 3
 LEAST = 50
 HOW: dict[str, Any] = {"n_features": 0, "admission": LEAST, "cells": PROBES * 2**14}
-MOMENTS = st.dictionaries(
-    st.integers(0, 24),
-    st.sets(st.integers(0, SHARDS - 1), min_size=1).map(tuple),
-    min_size=1,
-    max_size=3,
-)
+MOMENTS = losses(0, 24)
 
 
 @functools.cache
@@ -35,14 +29,6 @@ def occurrences() -> np.ndarray:
 @functools.cache
 def calm() -> Any:
     return train(model(**HOW))
-
-
-def losing(moments: dict[int, tuple[int, ...]]) -> Any:
-    def trouble(engine: TroubledEngine, number: int, action: ev.Action) -> None:
-        if number in moments:
-            engine.lose(*moments[number])
-
-    return trouble
 
 
 @pytest.mark.parametrize("passes", [1, 3])

@@ -14,33 +14,32 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training import PARTITIONS, ROWS, Result, TroubledEngine, Wrapped, data, log_loss, model, train
+from training import (
+    PARTITIONS,
+    ROWS,
+    SHARDS,
+    Result,
+    TroubledEngine,
+    Wrapped,
+    data,
+    log_loss,
+    losing,
+    losses,
+    model,
+    train,
+)
 
 from daskps.errors import NonFinitePush, RunFailed
 from daskps.run import events as ev
 from daskps.run.checkpoint import published, read_manifest
 
-SHARDS = 3
 # 3 partitions x 6 clocks, 3 evaluations, 3 cuts, the end
-MOMENTS = st.dictionaries(
-    st.integers(0, 24),
-    st.sets(st.integers(0, SHARDS - 1), min_size=1).map(tuple),
-    min_size=1,
-    max_size=3,
-)
+MOMENTS = losses(0, 24)
 
 
 @pytest.fixture(scope="module")
 def calm() -> Any:
     return functools.cache(train)
-
-
-def losing(moments: dict[int, tuple[int, ...]]) -> Any:
-    def trouble(engine: TroubledEngine, number: int, action: ev.Action) -> None:
-        if number in moments:
-            engine.lose(*moments[number])
-
-    return trouble
 
 
 @pytest.mark.parametrize("solver", ["adagrad", "ftrl"])

@@ -10,15 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from training import CLOCKS_PER_PASS, PARTITIONS, ROWS, Result, TroubledEngine, data, model, train
+from training import (
+    CLOCKS_PER_PASS,
+    PARTITIONS,
+    ROWS,
+    SHARDS,
+    Result,
+    data,
+    losing,
+    losses,
+    model,
+    train,
+)
 
 from daskps.models.refined import RefinedModel, refine_later, without_anchors
 from daskps.run import events as ev
 from daskps.run.launch import RunOptions, run_training
 from daskps.run.state import State
 
-SHARDS, AFTER, PASSES = 3, 2, 6
+AFTER, PASSES = 2, 6
 
 
 def refined(solver: Any = "adagrad", after: int = AFTER, **changes: Any) -> RefinedModel:
@@ -33,14 +43,6 @@ def run(solver: Any = "adagrad", **options: Any) -> Result:
 @pytest.fixture(scope="module")
 def calm() -> Callable[..., Result]:
     return functools.cache(run)
-
-
-def losing(moments: dict[int, tuple[int, ...]]) -> Any:
-    def trouble(engine: TroubledEngine, number: int, action: ev.Action) -> None:
-        if number in moments:
-            engine.lose(*moments[number])
-
-    return trouble
 
 
 @pytest.mark.parametrize("solver", ["adagrad", "ftrl"])
@@ -77,12 +79,7 @@ def test_anchors_hold_the_gradient_of_all_rows_and_how_many_have_a_feature() -> 
 
 
 # 6 tasks a pass, and cuts
-MOMENTS = st.dictionaries(
-    st.integers(6, 40),
-    st.sets(st.integers(0, SHARDS - 1), min_size=1).map(tuple),
-    min_size=1,
-    max_size=2,
-)
+MOMENTS = losses(6, 40, most=2)
 
 
 @settings(max_examples=6)

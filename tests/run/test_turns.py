@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training import Result, TroubledEngine, data, model, train
+from training import SHARDS, Result, TroubledEngine, data, losing, losses, model, train
 
 from daskps.models.admm import ADMMModel
 from daskps.models.lbfgs import LBFGSModel
@@ -19,7 +19,7 @@ from daskps.run import events as ev
 from daskps.run.checkpoint import ledger_to_builtins, published
 from daskps.run.launch import RunOptions, run_training
 
-SHARDS, PASSES = 3, 6
+PASSES = 6
 
 
 def lbfgs(l1_ratio: float = 0.0, tol: float | None = None) -> LBFGSModel:
@@ -40,14 +40,6 @@ def run(l1_ratio: float = 0.5, *, solver: str = "lbfgs", **options: Any) -> Resu
 @pytest.fixture(scope="module")
 def calm() -> Callable[..., Result]:
     return functools.cache(run)
-
-
-def losing(moments: dict[int, tuple[int, ...]]) -> Any:
-    def trouble(engine: TroubledEngine, number: int, action: ev.Action) -> None:
-        if number in moments:
-            engine.lose(*moments[number])
-
-    return trouble
 
 
 def same(result: Result, expected: Result) -> bool:
@@ -78,12 +70,7 @@ def test_bits_depend_on_neither_shards_nor_threads(calm: Any, l1_ratio: float) -
 
 
 # 3 tasks, a turn, an evaluation and perhaps a cut a clock
-MOMENTS = st.dictionaries(
-    st.integers(0, 34),
-    st.sets(st.integers(0, SHARDS - 1), min_size=1).map(tuple),
-    min_size=1,
-    max_size=3,
-)
+MOMENTS = losses(0, 34)
 
 
 @settings(max_examples=8)

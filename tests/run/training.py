@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from hypothesis import strategies as st
 
 from daskps.data import Dataset, as_dataset
 from daskps.models.linear import LinearData, LinearModel
@@ -25,6 +26,8 @@ from daskps.server.spec import ServerSpec
 
 PARTITIONS, FEATURES, ROWS = 3, 40, 300
 CLOCKS_PER_PASS = 2
+SHARDS = 3
+"""Of trainings that lose some."""
 
 Trouble = Callable[["TroubledEngine", int, ev.Action], None]
 
@@ -175,3 +178,19 @@ class Wrapped:
 
     def step(self, rows: LinearData, server: StepServer) -> Any:
         return self._step(self.inner, rows, server)
+
+
+def losses(first: int, last: int, most: int = 3) -> st.SearchStrategy[dict[int, tuple[int, ...]]]:
+    """Draw which shards are lost before which actions, by their numbers."""
+    shards = st.sets(st.integers(0, SHARDS - 1), min_size=1).map(tuple)
+    return st.dictionaries(st.integers(first, last), shards, min_size=1, max_size=most)
+
+
+def losing(moments: Mapping[int, tuple[int, ...]]) -> Trouble:
+    """Return trouble that loses shards as of `losses`."""
+
+    def trouble(engine: TroubledEngine, number: int, action: ev.Action) -> None:
+        if number in moments:
+            engine.lose(*moments[number])
+
+    return trouble
