@@ -153,6 +153,26 @@ def test_push_of_an_untouched_key_changes_nothing(rule: Rule, fields: int) -> No
         np.testing.assert_array_equal(push[:, 4], pulled[:, 2])
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("fields", [3, 5])
+def test_one_weight_a_key_is_handled_as_each_of_several(rule: Rule, fields: int) -> None:
+    several = make_pulled(2, 3 if fields == 5 else 2)
+    change = np.random.default_rng(3).uniform(1, 2, (N_KEYS, STATE_FIELDS, 2)).astype(np.float32)
+
+    def there_and_back(pulled: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        state = np.empty(change.shape, np.float32)
+        linear.begin(rule, pulled, 60.0, state)
+        push = np.empty((N_KEYS, fields, change.shape[2]), np.float32)
+        linear.end(rule, pulled, state + change, 60.0, push)
+        return state, push
+
+    of_both = there_and_back(several, change)
+    for c in range(2):
+        of_one = there_and_back(several[:, :, c : c + 1].copy(), change[:, :, c : c + 1].copy())
+        for one, both in zip(of_one, of_both, strict=True):
+            np.testing.assert_array_equal(one[:, :, 0], both[:, :, c])
+
+
 def test_bias_stays_when_no_intercept_is_wanted() -> None:
     rule, rows = RULES[2].values[0], make_rows(1)
     state, bias = np.zeros((N_KEYS, STATE_FIELDS, 1), "f4"), np.zeros((1, STATE_FIELDS, 1), "f4")
