@@ -11,14 +11,16 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskps.kernels._losses import margin_loss
-from daskps.kernels._prefetch import AHEAD, prefetch
 from daskps.kernels._state import F32, Scalar, soft_threshold
+from daskps.prefetch import prefetch
 
 # The order of additions inside one row may change: it depends on that row alone, so results do
 # not depend on how rows are cut into slices. NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 # How much of the pace of a whole row a coordinate answers to; measured, see merging.md.
 HALF = np.float32(0.5)
+AHEAD = 2
+"""Samples between asking for their rows and visiting them."""
 
 
 @njit(inline="always")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from daskps.kernels._lanes import BITS, LANES, weigh
 from daskps.kernels._lda_sweep import F32, I64, TOGETHER, Cells, Scalar, mixed
-from daskps.kernels._prefetch import prefetch
+from daskps.prefetch import prefetch
 
 AHEAD = 8
 """Tokens between asking for a document's counts and visiting them."""

@@ -25,7 +25,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskps.kernels._prefetch import prefetch
+from daskps.prefetch import prefetch
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

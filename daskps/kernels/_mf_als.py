@@ -21,8 +21,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskps.kernels import _vectors
-from daskps.kernels._prefetch import prefetch
 from daskps.kernels._state import F32, Scalar
+from daskps.prefetch import prefetch
 
 _AHEAD = 8
 """Ratings between asking for a row and visiting it."""

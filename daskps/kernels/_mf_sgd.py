@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from daskps.kernels._binary import FAST
 from daskps.kernels._mf_visit import BIAS_SUM, SUM, visit
-from daskps.kernels._prefetch import prefetch
 from daskps.kernels._state import F32, Scalar
+from daskps.prefetch import prefetch
 
 _AHEAD = 12
 """Ratings between asking for their rows and visiting them."""

@@ -12,9 +12,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-AHEAD = 2
-"""Samples between asking for their rows and visiting them."""
-
 
 def _prefetch(typing_context: Any, array: Any, row: Any) -> Any:
     """Bring the start of ``array[row]`` to the cache for writing; `row` must be unsigned."""
