@@ -13,7 +13,6 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
@@ -21,6 +20,7 @@ from weakref import WeakSet
 from distributed import Client, Scheduler, SchedulerPlugin
 
 from daskps.monitor.figures import Figures
+from daskps.run.answers import Counts, since
 
 logger = logging.getLogger("daskps")
 
@@ -45,8 +45,9 @@ class RunView:
     happened: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=POINTS))
     """(time in ms, what)."""
 
-    latency: dict[str, float] = field(default_factory=dict)
-    """Mean milliseconds of an answer of the shards on each worker, of late."""
+    answers: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By shard, of late: bytes a second that were pulled of it and pushed to it, and the mean
+    milliseconds until it had answered a pull and a push."""
 
     def take(self, message: dict[str, Any], now: float) -> None:
         """Take newer figures; `now` is in seconds."""
@@ -59,15 +60,18 @@ class RunView:
             seconds = max(1e-3, now - before["at"])
             moved = [(message[n] - before[n]) / seconds for n in ("pulled", "pushed")]
             self.rates.append((1e3 * now, *moved))
-            self._wait(message["waits"], before["waits"])
+            self._hear(message["answers"], before["answers"], seconds)
         self.happened.extend((1e3 * now, what) for what in message["happened"])
         self.latest = {**message, "at": now}
 
-    def _wait(self, waits: Mapping[str, Sequence[float]], before: Mapping[str, Any]) -> None:
-        for worker, (n, seconds) in waits.items():
-            n_before, seconds_before = before.get(worker, (0, 0.0))
-            if n > n_before:
-                self.latency[worker] = 1e3 * (seconds - seconds_before) / (n - n_before)
+    def _hear(self, counts: Counts, before: Counts, seconds: float) -> None:
+        for shard, now in counts.items():
+            of_late = since(now, before.get(shard, ()))
+            shown = self.answers.setdefault(shard, {"pull_ms": 0.0, "push_ms": 0.0})
+            for name, n in (("pull", "pulls"), ("push", "pushes")):
+                shown[f"{name}ed"] = of_late[f"{name}ed"] / seconds
+                if of_late[n]:  # else the time of those before stands
+                    shown[f"{name}_ms"] = 1e3 * of_late[f"{name}_seconds"] / of_late[n]
 
 
 class DaskpsDashboard(SchedulerPlugin):

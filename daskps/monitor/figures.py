@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from daskps.run import events as ev
+from daskps.run.answers import Answers
 from daskps.run.coordinator import Coordinator
 from daskps.run.engine import Engine
 
@@ -38,8 +39,10 @@ class Figures:
     pushed: float = 0.0
     rate: float = 0.0
     """Samples a second, of late."""
-    waits: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """By worker: answers of its shards to tasks elsewhere since the start, and their seconds."""
+    answers: dict[str, list[float]] = field(default_factory=dict)
+    """What shards answered to tasks elsewhere since the start; see `daskps.run.answers.Counts`."""
+    places: dict[str, str] = field(default_factory=dict)
+    """Worker of each shard, by the number that `answers` has."""
     slots: dict[str, int] = field(default_factory=dict)
     """Slots that shards hold, by worker."""
     workers: int = 0
@@ -94,6 +97,7 @@ class Watch:
         self._before = (time.monotonic(), 0.0)
         self._engine: Engine | None = None
         self._seen: set[str] = set()
+        self._answers = Answers()
         self.figures = Figures()
 
     def attach(self, engine: Engine) -> None:
@@ -117,14 +121,12 @@ class Watch:
     def _note(self, told: ev.Event | ev.Action) -> None:
         figures = self.figures
         match told:
-            case ev.TaskDone(_, metrics, worker, waits):
+            case ev.TaskDone(_, metrics, worker, answers):
                 figures.samples += metrics.get("samples", 0.0)
                 figures.pulled += metrics.get("pulled_bytes", 0.0)
                 figures.pushed += metrics.get("pushed_bytes", 0.0)
                 self._seen.add(worker)
-                for holder, (n, seconds) in waits.items():
-                    before = figures.waits.get(holder, (0.0, 0.0))
-                    figures.waits[holder] = (before[0] + n, before[1] + seconds)
+                self._answers.include(answers)
             case ev.CutPublished(cut):
                 figures.cut = cut
                 figures.happened.append(f"checkpoint {cut}")
@@ -162,6 +164,8 @@ class Watch:
             layout = self._engine.layout
             held = Counter(layout.refs[shard].address for shard in layout.owners)
             figures.slots = dict(sorted(held.items()))
+            figures.places = {str(n): ref.address for n, ref in sorted(layout.refs.items())}
+        figures.answers = self._answers.told()
         figures.workers = len(self._seen.union(figures.slots) - {""})
 
 

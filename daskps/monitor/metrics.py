@@ -8,6 +8,8 @@ from typing import Any
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from daskps.run.answers import FIELDS
+
 GAUGES = {
     "clock": "Clocks that all partitions have finished",
     "target": "Clocks that they will finish",
@@ -22,6 +24,15 @@ COUNTERS = {
     "pushed": "Bytes pushed",
     "recoveries": "Recoveries from the loss of shards",
 }
+SHARD_COUNTERS = (
+    "Pulls that a shard has answered to other processes",
+    "Time until the answers were there",
+    "Bytes pulled of a shard by other processes",
+    "Pushes that a shard has taken from other processes",
+    "Time until it had confirmed them",
+    "Bytes pushed to a shard by other processes",
+)
+"""In the order of `FIELDS`."""
 
 
 class Collector:
@@ -43,17 +54,12 @@ class Collector:
                 for latest in told:
                     metric.add_metric([latest["run"], latest["model"]], float(latest[name]))
                 yield metric
-        answers = CounterMetricFamily(
-            "daskps_answers", "Answers of a worker's shards", labels=["run", "worker"]
-        )
-        waited = CounterMetricFamily(
-            "daskps_answer_seconds", "Time until they came", labels=["run", "worker"]
-        )
-        for latest in told:
-            for worker, (n, seconds) in latest["waits"].items():
-                answers.add_metric([latest["run"], worker], n)
-                waited.add_metric([latest["run"], worker], seconds)
-        yield from (answers, waited)
+        for field, text in zip(FIELDS, SHARD_COUNTERS, strict=True):
+            counter = CounterMetricFamily(f"daskps_shard_{field}", text, labels=["run", "shard"])
+            for latest in told:
+                for shard, counts in latest["answers"].items():
+                    counter.add_metric([latest["run"], shard], counts[FIELDS.index(field)])
+            yield counter
         lag = GaugeMetricFamily(
             "daskps_partition_clock", "Finished clocks of a partition", labels=["run", "partition"]
         )

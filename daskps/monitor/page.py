@@ -10,6 +10,7 @@ from bokeh.layouts import column, row
 from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
 from bokeh.models.widgets import Div
 from bokeh.plotting import figure
+from bokeh.transform import dodge
 from distributed.dashboard.components import add_periodic_callback
 from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 from distributed.dashboard.core import BokehApplication
@@ -21,6 +22,9 @@ from daskps.monitor.figures import quantity
 INTERVAL = 300
 """Milliseconds between two looks at the runs."""
 SIZE: dict[str, Any] = {"height": 260, "min_width": 400, "sizing_mode": "stretch_width"}
+
+COLORS = ("#1f77b4", "#ff7f0e")
+"""Of what is pulled, and of what is pushed."""
 
 Runs = Mapping[str, Any]
 
@@ -35,7 +39,9 @@ class Page:
         self.clock_data = ColumnDataSource({"partition": [], "clock": [], "color": []})
         self.rate_data = ColumnDataSource({"time": [], "pulled": [], "pushed": []})
         self.slot_data = ColumnDataSource({"worker": [], "slots": []})
-        self.latency_data = ColumnDataSource({"worker": [], "latency": []})
+        shards: dict[str, list[Any]] = {"shard": [], "worker": []}
+        self.traffic_data = ColumnDataSource(shards | {"pulled": [], "pushed": []})
+        self.latency_data = ColumnDataSource(shards | {"pull_ms": [], "push_ms": []})
         self.event_data = ColumnDataSource({"time": [], "kind": [], "what": [], "color": []})
         self.loss = _plot("Training loss by clock", "clock", "loss")
         self.loss.line("clock", "loss", source=self.loss_data, line_width=2)
@@ -45,15 +51,14 @@ class Page:
         )
         self.rates = _plot("Bytes a second", "", "", x_axis_type="datetime")
         self.rates.yaxis.formatter = NumeralTickFormatter(format="0.0 b")
-        for name, color in (("pulled", "#1f77b4"), ("pushed", "#ff7f0e")):
+        for name, color in zip(("pulled", "pushed"), COLORS, strict=True):
             self.rates.line("time", name, source=self.rate_data, color=color, legend_label=name)
         self.rates.legend.location = "top_left"
         self.slots = _plot("Slots of each worker", "slots", "", y_range=[])
         self.slots.hbar(y="worker", right="slots", height=0.7, source=self.slot_data)
-        self.latency = _plot("Answers of the shards on each worker", "milliseconds", "", y_range=[])
-        self.latency.hbar(
-            y="worker", right="latency", height=0.7, color="#2ca02c", source=self.latency_data
-        )
+        self.traffic = _shard_plot("Bytes a second, by shard", "", self.traffic_data)
+        self.traffic.xaxis.formatter = NumeralTickFormatter(format="0.0 b")
+        self.latency = _shard_plot("Answers, by shard", "milliseconds", self.latency_data)
         self.events = _plot(
             "Checkpoints and recoveries",
             "",
@@ -68,8 +73,12 @@ class Page:
     @property
     def root(self) -> Any:
         """All of it, as one element."""
-        pairs = ((self.loss, self.clocks), (self.rates, self.slots), (self.events, self.latency))
-        wide = [_stretched(row(*pair)) for pair in pairs]
+        rows = (
+            (self.loss, self.clocks, self.slots),
+            (self.rates, self.traffic),
+            (self.events, self.latency),  # time under time, shards under shards
+        )
+        wide = [_stretched(row(*plots)) for plots in rows]
         return column(self.summary, *wide, sizing_mode="stretch_width")
 
     def update(self) -> None:
@@ -91,17 +100,23 @@ class Page:
         if list(self.slots.y_range.factors) != workers:
             self.slots.y_range.factors = workers
         self.slot_data.data = {"worker": workers, "slots": [latest["slots"][w] for w in workers]}
-        holders = sorted(w for w in view.latency if w in latest["slots"])
-        if list(self.latency.y_range.factors) != holders:
-            self.latency.y_range.factors = holders
-        latency = [view.latency[w] for w in holders]
-        self.latency_data.data = {"worker": holders, "latency": latency}
+        self._update_shards(view.answers, latest["places"])
         kinds = [_kind(what) for _, what in view.happened]
         self.event_data.data = {
             **_columns(("time", "what"), view.happened),
             "kind": kinds,
             "color": [KINDS[k] for k in kinds],
         }
+
+    def _update_shards(
+        self, answers: Mapping[str, Mapping[str, float]], places: Mapping[str, str]
+    ) -> None:
+        shards = sorted((s for s in answers if s in places), key=int, reverse=True)  # 0 on top
+        for plot, data in ((self.traffic, self.traffic_data), (self.latency, self.latency_data)):
+            if list(plot.y_range.factors) != shards:
+                plot.y_range.factors = shards
+            shown = {name: [answers[s][name] for s in shards] for name in _measures(data)}
+            data.data = {"shard": shards, "worker": [places[s] for s in shards], **shown}
 
 
 KINDS = {"checkpoint": "#2ca02c", "worker": "#d62728", "recovery": "#9467bd"}
@@ -121,6 +136,28 @@ def _plot(title: str, x: str, y: str, **more: Any) -> Any:
     return figure(
         title=title, x_axis_label=x, y_axis_label=y, tools="pan,wheel_zoom,reset", **SIZE, **more
     )
+
+
+def _measures(data: ColumnDataSource) -> list[str]:
+    return [name for name in data.column_names if name not in ("shard", "worker")]
+
+
+def _shard_plot(title: str, x: str, data: ColumnDataSource) -> Any:
+    """Return a plot with two bars a shard, one of pulls and one of pushes."""
+    plot = _plot(title, x, "shard", y_range=[])
+    plot.x_range.start = 0
+    for name, at, color in zip(_measures(data), (0.2, -0.2), COLORS, strict=True):
+        plot.hbar(
+            *(dodge("shard", at, range=plot.y_range), 0.38, name),
+            color=color,
+            source=data,
+            legend_label=name[:4] if name.endswith("ms") else name,
+        )
+    plot.legend.orientation = "horizontal"
+    plot.add_layout(plot.legend[0], "above")
+    tips = [("shard", "@shard on @worker"), *((n, f"@{n}{{0.0 a}}") for n in _measures(data))]
+    plot.add_tools(HoverTool(tooltips=tips))
+    return plot
 
 
 def _stretched(plots: Any) -> Any:
@@ -185,7 +222,7 @@ def add(scheduler: Scheduler, runs: Runs) -> None:
     if not theirs or any("/daskps" in app.app_paths for app in theirs):
         return
     docs: dict[str, Callable[..., None]] = {"/daskps": partial(page_doc, runs)}
-    for name in ("loss", "clocks", "rates", "slots", "latency", "events"):
+    for name in ("loss", "clocks", "rates", "events", "traffic", "latency", "slots"):
         docs[f"/individual-daskps-{name}"] = partial(plot_doc, name, runs)
     variables = template_variables(scheduler)
     if "daskps" not in variables["pages"]:

@@ -272,7 +272,7 @@ class DaskEngine(Engine):
     def _news(self, message: Mapping[str, Any]) -> None:
         """Take news on the client's event loop."""
         if "token" in message:
-            token, *figures = (message[n] for n in ("token", "metrics", "worker", "waits"))
+            token, *figures = (message[n] for n in ("token", "metrics", "worker", "answers"))
             self._inbox.put(lambda: self._finished(token, ev.TaskDone(token, *figures)))
         elif "leaving" in message:
             self.post(ev.WorkerLeaving(message["leaving"]))

@@ -26,6 +26,7 @@ from daskps.data import Dataset, Partition
 from daskps.errors import RunFailed, ShardLost
 from daskps.run import events as ev
 from daskps.run import shield
+from daskps.run.answers import Answers
 from daskps.run.dask_calls import HANDLER, refusal
 from daskps.run.door import DoorKeeper
 from daskps.run.host import ShardHost
@@ -227,6 +228,7 @@ class WorkerTransport:
         self._plugin = plugin
         self._timeout = timeout
         self.buffers = plugin.buffers
+        self.answers = Answers()
         plugin.tend()
 
     def local(self, ref: ShardRef) -> Shard | None:
@@ -235,13 +237,9 @@ class WorkerTransport:
             return None
         return self._plugin.host(ref).shard
 
-    def waits(self) -> dict[str, tuple[int, float]]:
-        """See `Peers.waits`; of all tasks of this worker."""
-        return self._plugin.peers.waits()
-
     def send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
         """See `daskps.server.client.Transport.send`."""
-        return self._plugin.peers.send(calls, self._timeout)
+        return self._plugin.peers.send(calls, self._timeout, self.answers.add)
 
 
 def _context(security: Any, what: str) -> ssl.SSLContext | None:
@@ -273,7 +271,7 @@ def work(
     figures = run_task(plan, data, partition, clock, layout, transport)
     worker = get_worker()
     message = {"run": plan.run, "token": token, "worker": worker.address, "metrics": figures}
-    message["waits"] = transport.waits()
+    message["answers"] = transport.answers.told()
     worker.log_event(TOPIC, message)
 
 

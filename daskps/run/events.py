@@ -23,8 +23,8 @@ class TaskDone:
     token: int
     metrics: Mapping[str, float]
     worker: str = ""
-    waits: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By worker that holds shards: answers that came to this one, and their seconds in all."""
+    answers: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """What shards elsewhere answered; see `daskps.run.answers.Counts`."""
 
 
 @dataclass(frozen=True, slots=True)

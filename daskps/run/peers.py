@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
@@ -17,6 +18,9 @@ from daskps.run.wire import Answer, Stream, lost, raised, request
 from daskps.server.client import Call
 from daskps.server.layout import Door, ShardRef
 from daskps.server.messages import Ack, Ask, Blocks, Pull, Push
+
+Note = Callable[[Call, Any, float], None]
+"""Takes a call, its answer, and the seconds from sending the first of the calls to the answer."""
 
 
 class Peers:
@@ -35,19 +39,20 @@ class Peers:
         self._busy: dict[Stream, str] = {}
         self._doors: dict[str, set[Door]] = {}
         self._gone: set[Door] = set()
-        self._waits: dict[str, tuple[int, float]] = {}
 
-    def waits(self) -> dict[str, tuple[int, float]]:
-        """Return by worker how many answers came since the last call, and their seconds in all.
+    def send(
+        self, calls: Sequence[Call], timeout: float, note: Note | None = None
+    ) -> Callable[[], list[Any]]:
+        """Send messages; what is returned waits for their answers, and returns them in order.
 
-        The time of an answer begins when its message is sent.
-        """
-        with self._lock:
-            found, self._waits = self._waits, {}
-        return found
-
-    def send(self, calls: Sequence[Call], timeout: float) -> Callable[[], list[Any]]:
-        """Send messages; what is returned waits for their answers, in order.
+        Parameters
+        ----------
+        calls
+            Where to, what, and the rows' place.
+        timeout
+            Seconds.
+        note
+            Called with every answer as it comes.
 
         Raises
         ------
@@ -68,14 +73,20 @@ class Peers:
             raise
 
         def wait() -> list[Any]:
-            answers = []
+            answers: list[Any] = [None] * len(calls)
+            rest = dict(zip(streams, range(len(calls)), strict=True))
             try:
-                for call in calls:
-                    answers.append(self._answer(streams[0], *call))
-                    self._note(call[0].address, time.monotonic() - start)
-                    self._give_back(call[0], streams.pop(0))
+                while rest:
+                    # one that is slow must neither keep the others waiting nor look like them
+                    stream = _ready(list(rest), deadline)
+                    number = rest[stream]
+                    answers[number] = self._answer(stream, *calls[number])
+                    if note is not None:
+                        note(calls[number], answers[number], time.monotonic() - start)
+                    del rest[stream]
+                    self._give_back(calls[number][0], stream)
             finally:
-                self._drop(streams)
+                self._drop(list(rest))
             return answers
 
         return wait
@@ -97,11 +108,6 @@ class Peers:
             idle = [s for streams in self._free.values() for s in streams]
             self._free.clear()
         self._drop(idle)
-
-    def _note(self, address: str, seconds: float) -> None:
-        with self._lock:
-            n, total = self._waits.get(address, (0, 0.0))
-            self._waits[address] = (n + 1, total + seconds)
 
     # -- connections -------------------------------------------------------------------------
 
@@ -169,6 +175,18 @@ class Peers:
         if isinstance(msg, Ask):
             return msg.arrays if answer.applied else None
         return Ack(answer.applied) if isinstance(msg, Push) else answer.samples
+
+
+def _ready(streams: Sequence[Stream], deadline: float) -> Stream:
+    """Return a stream on which an answer has begun to come; the first if none does in time."""
+    if len(streams) == 1:
+        return streams[0]
+    found = select.poll()
+    for stream in streams:
+        found.register(stream.fileno(), select.POLLIN)
+    rest = max(deadline - time.monotonic(), 0.0)
+    come = {number for number, _ in found.poll(1e3 * rest)}
+    return next((s for s in streams if s.fileno() in come), streams[0])
 
 
 @contextmanager

@@ -184,6 +184,10 @@ class Stream:
             raise TimeoutError("out of time")
         self._sock.settimeout(rest)
 
+    def fileno(self) -> int:
+        """Return the number that the system knows it by."""
+        return self._sock.fileno()
+
     def shutdown(self) -> None:
         """End all waits of other threads on this connection."""
         with contextlib.suppress(OSError):  # it was not connected any more

@@ -60,6 +60,20 @@ class Traffic:
     pulled: int = 0
     pushed: int = 0
 
+    def add(self, call: Call, answer: Any) -> None:
+        """Count a message and its answer: rows, deltas and states, not the ids that name them."""
+        _, message, out = call
+        match message:
+            case Pull():
+                self.pulled += sum(block.nbytes for block in out)
+            case Push():
+                self.pushed += sum(block.nbytes for block in message.deltas)
+            case Ask():
+                if message.what == "keep":
+                    self.pushed += sum(a.nbytes for a in message.arrays.values())
+                if answer is not message.arrays:  # what was kept as it came does not come back
+                    self.pulled += sum(a.nbytes for a in (answer or {}).values())
+
 
 class ParameterClient:
     """Reads and writes the tables of one run by one layout.
@@ -106,10 +120,9 @@ class ParameterClient:
 
         calls = [(ref, *message(runs)) for ref, runs in far]
         # the shards elsewhere work while the one here does
-        wait = self._transport.send(calls)
+        wait = self._send(calls)
         seen = [shard.pull(*message(runs)) for shard, runs in near]
         seen += wait()
-        self.traffic.pulled += sum(block.nbytes for _, _, out in calls for block in out)
         return rows, min(seen)
 
     def push(
@@ -146,11 +159,9 @@ class ParameterClient:
             wants, blocks = self._wants(keysets, runs), self._blocks(deltas, keysets, runs)
             return Push(self.layout.generation, partition, clock, samples, wants, blocks)
 
-        calls = [(ref, message(runs)) for ref, runs in far]
-        wait = self._transport.send([(*call, ()) for call in calls])
+        wait = self._send([(ref, message(runs), ()) for ref, runs in far])
         acks = [shard.push(message(runs)) for shard, runs in near]
         acks += wait()
-        self.traffic.pushed += sum(block.nbytes for _, push in calls for block in push.deltas)
         return any(a.applied for a in acks)
 
     def rows(self, keyset: KeySet, *, partition: int, clock: int) -> Arrays:
@@ -164,11 +175,9 @@ class ParameterClient:
             ]
 
         asked = [(first, ref, ask) for ref, runs in far for first, ask in messages(runs)]
-        wait = self._transport.send([(ref, ask, ()) for _, ref, ask in asked])
+        wait = self._send([(ref, ask, ()) for _, ref, ask in asked])
         found = [(first, shard.ask(ask)) for shard, runs in near for first, ask in messages(runs)]
-        from_afar = wait()
-        self.traffic.pulled += sum(a.nbytes for answer in from_afar for a in answer.values())
-        found += zip([first for first, _, _ in asked], from_afar, strict=True)
+        found += zip([first for first, _, _ in asked], wait(), strict=True)
         return in_slot_order(found)
 
     def _ask_rows(self, keyset: KeySet, run: tuple[int, int], partition: int, clock: int) -> Ask:
@@ -182,7 +191,7 @@ class ParameterClient:
         """Return how many cells of a table have which count; see `daskps.server.cells`."""
         ask = Ask(self.layout.generation, partition, clock, "histogram", table=table)
         near, far = self._split()
-        wait = self._transport.send([(ref, ask, ()) for ref, _ in far])
+        wait = self._send([(ref, ask, ()) for ref, _ in far])
         return added_histograms([*(shard.ask(ask) for shard, _ in near), *wait()])
 
     def state(self, *, partition: int, clock: int) -> Arrays | None:
@@ -200,10 +209,20 @@ class ParameterClient:
         here = self._transport.local(ref)
         if here is not None:
             return here.ask(msg)
-        answer: Arrays | None = self._transport.send([(ref, msg, ())])()[0]
-        self.traffic.pushed += sum(a.nbytes for a in msg.arrays.values())
-        self.traffic.pulled += sum(a.nbytes for a in (answer or {}).values())
+        answer: Arrays | None = self._send([(ref, msg, ())])()[0]
         return answer
+
+    def _send(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
+        """Send messages to shards elsewhere, and count them once their answers are there."""
+        wait = self._transport.send(calls)
+
+        def counted() -> list[Any]:
+            answers = wait()
+            for call, answer in zip(calls, answers, strict=True):
+                self.traffic.add(call, answer)
+            return answers
+
+        return counted
 
     def _split(self) -> tuple[list[tuple[Shard, Runs]], list[tuple[ShardRef, Runs]]]:
         near: list[tuple[Shard, Runs]] = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import sys
 import threading
 import urllib.request
@@ -19,6 +21,7 @@ from daskps.monitor import metrics
 from daskps.monitor.dashboard import POINTS, TOPIC, DaskpsDashboard, RunView
 from daskps.monitor.figures import Figures
 from daskps.monitor.page import Page
+from daskps.run.answers import FIELDS
 
 
 def message(clock: int = 1, **more: Any) -> dict[str, Any]:
@@ -61,23 +64,39 @@ def test_the_page_shows_the_newest_run_and_marks_the_slowest() -> None:
     assert colors[0] != colors[1]
     assert page.event_data.data["kind"] == ["worker", "recovery"]
     assert page.slot_data.data == {"worker": ["w"], "slots": [64]}
-    runs["r"].take(message(4, waits={"w": (10, 0.02), "gone": (1, 1.0)}), 2.0)
-    runs["r"].take(message(5, waits={"w": (30, 0.1), "gone": (1, 1.0)}), 3.0)
+
+
+def test_the_page_shows_bytes_and_latency_of_each_shard() -> None:
+    view, places = RunView(), {"0": "w", "1": "v"}
+    page = Page({"r": view})
+    first = {"0": [10, 0.02, 400, 10, 0.1, 100], "1": [0] * 6, "2": [1] * 6}
+    view.take(message(4, answers=first, places=places), 2.0)
+    second = first | {"0": [30, 0.1, 1000, 15, 0.15, 300]}
+    view.take(message(5, answers=second, places=places), 4.0)
     page.update()
-    assert page.latency_data.data == {"worker": ["w"], "latency": [pytest.approx(4.0)]}
+    where = {"shard": ["1", "0"], "worker": ["v", "w"]}  # shard 2 is no more
+    assert page.traffic_data.data == where | {"pulled": [0, 300], "pushed": [0, 100]}
+    close = [0, pytest.approx(4.0)], [0, pytest.approx(10.0)]
+    assert page.latency_data.data == where | {"pull_ms": close[0], "push_ms": close[1]}
+    assert page.latency.y_range.factors == ["1", "0"]
+    view.take(message(5, answers=second, places=places), 5.0)  # nothing asked since
+    page.update()
+    assert page.traffic_data.data["pulled"] == [0, 0]
+    assert page.latency_data.data["pull_ms"] == close[0]
 
 
 def test_metrics_have_the_run_as_a_label() -> None:
     view = RunView()
-    view.take(message(3, samples=5.0, waits={"w": (10, 0.5)}), 1.0)
+    view.take(message(3, samples=5.0, answers={"7": [10, 0.5, 400, 9, 0.25, 100]}), 1.0)
     collector = metrics.Collector()
     collector.runs = {"r": view}
     found = {s.name: s for m in collector.collect() for s in m.samples}
     assert found["daskps_samples_total"].value == 5.0
     assert found["daskps_clock"].labels == {"run": "r", "model": "M"}
     assert found["daskps_partition_clock"].value == 4.0
-    assert found["daskps_answer_seconds_total"].value == 0.5
-    assert found["daskps_answers_total"].labels == {"run": "r", "worker": "w"}
+    told = {n: found[f"daskps_shard_{n}_total"] for n in FIELDS}
+    assert [s.value for s in told.values()] == [10, 0.5, 400, 9, 0.25, 100]
+    assert told["pulled"].labels == {"run": "r", "shard": "7"}
 
 
 def test_without_bokeh_and_prometheus_figures_are_still_kept(
@@ -92,7 +111,7 @@ def test_without_bokeh_and_prometheus_figures_are_still_kept(
 
 
 async def watch(url: str, folder: Path, done: threading.Event) -> tuple[list[Any], list[str]]:
-    """Return what the page said at two moments, and its errors."""
+    """Return what the page said at two moments, and its errors; the shards' bars must move too."""
     browser = Browser(folder)
     await browser.start()
     try:
@@ -102,6 +121,12 @@ async def watch(url: str, folder: Path, done: threading.Event) -> tuple[list[Any
         rows = f"{models}.find(m => m.data && m.data.loss).data.loss.length"
         first = await browser.until(f"{rows} > 1 && {rows}")
         second = await browser.until(f"{rows} > {first} && {rows}")
+        for name in ("pulled", "pushed", "pull_ms", "push_ms"):
+            bars = f"{models}.find(m => m.data && m.data.shard && m.data.{name}).data.{name}"
+            before = await browser.until(
+                f"{bars}.length == 2 && {bars}.every(x => x > 0) && {bars}[0]"
+            )
+            await browser.until(f"{bars}[0] != {before}")
         await browser.picture(folder / "page.png")
         return [first, second], browser.errors
     finally:
@@ -141,10 +166,21 @@ def test_the_page_moves_during_a_fit_and_says_no_error(tmp_path: Path) -> None:
         assert errors == []
         assert len(seen) == 1
         root = url.removesuffix("/daskps")
-        assert b"/individual-daskps-loss" in get(f"{root}/individual-plots.json")
-        told = get(f"{root}/metrics")
-        assert b"daskps_clock{" in told
-        assert b"daskps_answer_seconds_total{" in told
+        # which the JupyterLab extension lists, by these names
+        listed = json.loads(get(f"{root}/individual-plots.json"))
+        names = ("loss", "clocks", "rates", "events", "traffic", "latency", "slots")
+        plots = {f"Individual Daskps {n.title()}": f"/individual-daskps-{n}" for n in names}
+        assert listed.items() >= plots.items()
+        for path in plots.values():
+            assert b"Bokeh" in get(root + path)
+        told = get(f"{root}/metrics").decode()
+        assert "daskps_clock{" in told
+        for name in FIELDS:
+            found = re.findall(
+                rf'daskps_shard_{name}_total{{run="\w+",shard="([01])"}} (\S+)', told
+            )
+            assert [shard for shard, _ in found] == ["0", "1"]
+            assert all(float(value) > 0 for _, value in found)
 
 
 @pytest.mark.cluster

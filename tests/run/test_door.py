@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from daskps.errors import RunFailed, ShardLost, StaleLayout
+from daskps.run.answers import FIELDS, Answers
 from daskps.run.door import DoorKeeper
 from daskps.run.parcels import Parcel
 from daskps.run.peers import Peers
@@ -209,6 +210,48 @@ def test_a_frame_of_another_size_than_it_names_is_refused(office: Office) -> Non
     with pytest.raises((ShardLost, RunFailed)):
         office.peers.send([(office.refs[0], office.message(office.shards["k0"]), short)], 5.0)()
     assert not office.pull_n(office.refs[0]).any()
+
+
+def test_what_each_shard_was_asked_is_counted_and_adds_up_to_all_of_it(office: Office) -> None:
+    answers = Answers()
+    office.send = lambda calls: office.peers.send(calls, 5.0, answers.add)  # type: ignore[method-assign]
+    office.layout = replace(office.layout, homes=(1, 0))
+    client, keyset = office.client(), whole_table(SPEC.placements()["n"])
+    client.push([keyset], [np.ones((300, 1, 1), np.int64)], partition=0, clock=0, samples=1)
+    client.pull([keyset], partition=0, clock=1)
+    client.keep({"kept": np.ones(1000, np.uint8)}, partition=0, clock=1)
+    told = {s: dict(zip(FIELDS, counts, strict=True)) for s, counts in answers.told().items()}
+    assert {s: (c["pulls"], c["pushes"]) for s, c in told.items()} == {"0": (1, 1), "1": (1, 2)}
+    assert told["0"]["pulled"] + told["1"]["pulled"] == client.traffic.pulled == 2400
+    assert told["0"]["pushed"] + told["1"]["pushed"] == client.traffic.pushed == 3400
+    assert told["1"]["pushed"] == told["1"]["pulled"] + 1000
+    assert all(c["pull_seconds"] > 0 < c["push_seconds"] for c in told.values())
+
+
+def test_a_slow_shard_does_not_make_the_others_look_slow(office: Office) -> None:
+    answered, found = threading.Event(), office.find
+
+    def slow(number: int, incarnation: int, key: str) -> Shard:
+        assert number or answered.wait(30)  # shard 0 answers after shard 1 has
+        return found(number, incarnation, key)
+
+    for keeper in office.keepers:
+        keeper._find = slow
+    heard: list[tuple[int, float]] = []
+
+    def note(call: Any, answer: Any, seconds: float) -> None:
+        heard.append((call[0].shard, seconds))
+        answered.set()
+
+    outs = [
+        np.empty((sum(len(v) for _, v in s.values("n").values()), 1, 1), np.int64)
+        for s in office.shards.values()
+    ]
+    messages = [office.message(s) for s in office.shards.values()]
+    calls = list(zip(office.refs.values(), messages, [[out] for out in outs], strict=True))
+    assert office.peers.send(calls, 10.0, note)() == [0.0, 0.0]
+    assert [shard for shard, _ in heard] == [1, 0]
+    assert heard[0][1] < heard[1][1]
 
 
 def test_waits_end_when_the_worker_is_lost(office: Office) -> None:
