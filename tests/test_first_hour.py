@@ -26,6 +26,7 @@ from daskps.run.size import Size, check_fits
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "errors.md"
 X, Y = np.eye(8), np.arange(8) % 2
+Case = Callable[[Path], object]
 
 
 def blocks() -> list[str]:
@@ -80,6 +81,34 @@ def a_table_without_the_columns(folder: Path) -> None:
     daskps.read_ratings(folder / "r.csv")
 
 
+def a_model(folder: Path) -> Path:
+    quick().fit(X, Y).save(folder / "m")
+    return folder / "m"
+
+
+def a_model_for_a_dataset(folder: Path) -> None:
+    quick().fit(a_model(folder))
+
+
+def a_dataset_for_a_model(folder: Path) -> None:
+    daskps.from_arrays(X, Y, folder / "d")
+    daskps.load(folder / "d")
+
+
+def a_model_that_is_there(folder: Path) -> None:
+    quick().fit(X, Y).save(a_model(folder))
+
+
+def lines_of(text: str, read: Callable[[Path], object]) -> Case:
+    """Return what reads a file of these lines."""
+
+    def cause(folder: Path) -> object:
+        (folder / "file").write_text(text)
+        return read(folder / "file")
+
+    return cause
+
+
 def nobody_answers(folder: Path) -> None:
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
@@ -120,17 +149,23 @@ def too_little_memory(folder: Path, patch: pytest.MonkeyPatch) -> None:
 LIMITS = {"tcp://10.0.0.1:4000": 2**30, "tcp://10.0.0.2:4000": 16 * 2**30}
 LARGE = Size(parameters=8 * 2**30, frozen=0, data=2**30, least=8 * 2**30)
 
-Case = Callable[[Path], object]
 CASES: dict[str, Case] = {
     "no client": lambda _: daskps.dashboard(),
+    "detached": lambda _: quick().fit(X, Y, detach=True),
     "nobody answers": nobody_answers,
     "no dataset": lambda folder: quick().fit(folder / "train.zarr"),
     "no file": lambda folder: daskps.read_svmlight(folder / "train.svm"),
     "no model": lambda folder: daskps.load(folder / "model.zarr"),
     "files, no dataset": files_that_are_no_dataset,
+    "model, no dataset": a_model_for_a_dataset,
+    "dataset, no model": a_dataset_for_a_model,
+    "model taken": a_model_that_is_there,
     "store taken": a_store_that_is_taken,
     "checkpoint taken": an_earlier_checkpoint,
     "no columns": a_table_without_the_columns,
+    "kind": lambda _: quick().fit({"a": 1}, Y),
+    "no rows": lambda _: quick().fit(X[:0], Y[:0]),
+    "labels wide": lambda _: quick().fit(X, X),
     "one dimension": lambda _: quick().fit([1.0, 2.0], [0, 1]),
     "labels too few": lambda _: quick().fit(X, Y[:5]),
     "no labels": lambda _: quick().fit(X),
@@ -138,9 +173,17 @@ CASES: dict[str, Case] = {
     "quantities": lambda _: quick().fit(X, np.linspace(0, 1, 8)),
     "not a number": lambda _: quick().fit(np.where(X > 0, np.nan, X), Y),
     "words": lambda _: quick().fit(np.full((8, 1), "red"), Y),
+    "column of words": lambda _: quick().fit(pd.DataFrame({"color": ["red"] * 8}), Y),
+    "label not a number": lambda _: quick().fit(X, np.where(Y > 0, np.nan, 0.0)),
+    "no svmlight": lines_of("a,b\n1,2\n", daskps.read_svmlight),
+    "empty file": lines_of("", daskps.read_svmlight),
+    "no docword": lines_of("a,b\n1,2\n", daskps.read_docword),
     "other columns": lambda _: quick().fit(X, Y).predict(np.eye(3)),
     "not fitted": lambda _: quick().predict(X),
     "parameter": lambda _: quick(alpha=-1).fit(X, Y),
+    "choice": lambda _: quick(solver="sgd").fit(X, Y),
+    "resume": lambda _: quick().fit(X, Y, resume=True),
+    "callback": lambda _: quick().fit(X, Y, callback=3),
     "negative counts": lambda _: daskps.LatentDirichletAllocation(2).fit(-X),
     "newer dataset": a_dataset_of_the_future,
     "workers too small": lambda _: check_fits(LARGE, LIMITS),
@@ -151,7 +194,7 @@ PATCHED: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
     "no s3fs": no_s3fs,
     "memory": too_little_memory,
 }
-ON_CLUSTERS = ("no Dask worker at", "cannot load daskps", "has daskps")
+ON_CLUSTERS = ("no Dask worker at", "cannot load daskps", "has daskps", "serves no dashboard")
 """Parts of the errors that need a cluster of their own; the tests below have them."""
 
 
@@ -201,6 +244,12 @@ def test_a_cluster_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DaskEngine, "patience", 0.2)
     with daskps.local_cluster(0) as found, Client(found):
         assert_on_page(said_by(lambda: quick().fit(X, Y)))
+
+
+@pytest.mark.cluster
+def test_a_scheduler_without_bokeh() -> None:
+    with daskps.local_cluster(0, scheduler_kwargs={"dashboard": False}) as found, Client(found):
+        assert_on_page(said_by(daskps.dashboard))
 
 
 STRANGERS = {

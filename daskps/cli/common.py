@@ -19,6 +19,18 @@ FAILED, REFUSED, PROBLEM, INTERRUPTED = 1, 2, 3, 130
 
 Command = Callable[..., Any]
 
+OPTIONS = {
+    "overwrite=True": "--overwrite",
+    "resume=True": "--resume",
+    "checkpoint='path.zarr'": "--checkpoint path.zarr",
+    "hash_features=": "--hash-features",
+    "n_features=": "--n-features",
+    "user=, item= and rating=": "--user, --item and --rating",
+    "daskps.read_svmlight or daskps.from_arrays": "'dask daskps ingest'",
+    "daskps.from_arrays or daskps.read_svmlight": "'dask daskps ingest'",
+}
+"""What errors say in Python, and how it is said here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -92,13 +104,14 @@ def answered(command: Command) -> Command:
 @contextmanager
 def errors() -> Iterator[None]:
     """End the process with one line on standard error and an exit code, instead of a traceback."""
-    from daskps.errors import DaskpsError, DataError
+    from daskps.errors import CheckpointError, DaskpsError, DataError
 
     try:
         yield
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
     except (
+        CheckpointError,
         DataError,
         FileNotFoundError,
         FileExistsError,
@@ -112,6 +125,8 @@ def errors() -> Iterator[None]:
 
 
 def _end(message: str, code: int) -> None:
+    for said, here in OPTIONS.items():
+        message = message.replace(said, here)
     click.echo(message, err=True)
     sys.exit(code)
 

@@ -13,7 +13,7 @@ from daskps.cli.common import Cluster, answered, on_cluster
 FORMATS = ("svmlight", "ratings", "docword", "text")
 
 
-@click.command()
+@click.command(no_args_is_help=True, short_help="Make a dataset of files.")
 @click.argument("files", nargs=-1, required=True)
 @click.argument("store")
 @click.option(

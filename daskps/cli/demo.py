@@ -18,7 +18,7 @@ def script() -> Path:
     return Path(__file__).resolve().parents[2] / "examples" / "demo.py"
 
 
-@click.command()
+@click.command(short_help="Train, kill a process on the way, and compare with the calm run.")
 @click.option("--data", type=click.Path(exists=True), help="svmlight file with classes as labels.")
 @click.option("--out", default="demo-out", show_default=True, help="Folder to write to.")
 def demo(data: str | None, out: str) -> None:

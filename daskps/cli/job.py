@@ -50,6 +50,8 @@ def read(file: str) -> dict[str, Any]:
 
     Raises
     ------
+    FileNotFoundError
+        If there is none.
     DataError
         If it is no TOML or YAML, or not a table.
     """
@@ -57,6 +59,11 @@ def read(file: str) -> dict[str, Any]:
     readers = {".toml": tomllib.loads, ".yaml": yaml.safe_load, ".yml": yaml.safe_load}
     if path.suffix not in readers:
         raise DataError(f"job file {file!r} ends in {path.suffix!r}; expected .toml or .yaml.")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no job file {file!r} (working directory {str(Path.cwd())!r}); check the "
+            "path."
+        )
     try:
         found = readers[path.suffix](path.read_text())
     except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:

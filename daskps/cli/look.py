@@ -9,7 +9,9 @@ import click
 from daskps.cli.common import answered
 
 
-@click.command(no_args_is_help=True)
+@click.command(
+    no_args_is_help=True, short_help="Say what is at a path: dataset, checkpoint or model."
+)
 @click.argument("path")
 @answered
 def inspect(path: str) -> dict[str, Any]:
@@ -29,7 +31,10 @@ def inspect(path: str) -> dict[str, Any]:
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
     except (OSError, ValueError, KeyError) as error:
-        raise FileNotFoundError(f"nothing that Zarr opens at {path!r}: {error}") from error
+        raise FileNotFoundError(
+            f"nothing that Zarr opens at {path!r} ({error}); expected the path or URL of a "
+            "dataset, a checkpoint or a saved model."
+        ) from error
     raw: Any = group.attrs.get("daskps")
     kind = raw.get("format") if isinstance(raw, dict) else None
     if kind == "dataset":

@@ -71,7 +71,9 @@ def train(
     return run(jobs.absolute(jobs.parse(raw, _named(file))), cluster, resume=again)
 
 
-@click.command(no_args_is_help=True)
+@click.command(
+    no_args_is_help=True, short_help="Go on from a checkpoint, on any number of workers."
+)
 @click.argument("checkpoint")
 @click.option("--save", help="Zarr group for the model; default: what the job says.")
 @click.option("--max-iter", type=int, help="Passes in all; default: what the job says.")

@@ -12,7 +12,7 @@ from daskps.cli.common import Cluster, answered, facts, on_cluster
 METHODS = ("predict", "predict_proba", "decision_function", "transform")
 
 
-@click.command(no_args_is_help=True)
+@click.command(no_args_is_help=True, short_help="Write what a model says of each row.")
 @click.argument("model")
 @click.argument("data")
 @click.argument("out")

@@ -46,7 +46,17 @@ def progress_listeners(
         What a loss of 1 in the run is for the user.
     title
         What panel and dashboard call the model, if not by its own name.
+
+    Raises
+    ------
+    TypeError
+        If `callback` can be told nothing.
     """
+    if not (callback is None or callable(callback) or isinstance(callback, Callback)):
+        raise TypeError(
+            f"callback={callback!r}; expected a function of (clock, loss), or an object with a "
+            "method on_event(event)."
+        )
     notebook = in_notebook()
     if shown is None:
         shown = config.switch("progress")

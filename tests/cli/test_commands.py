@@ -59,7 +59,7 @@ def test_ingest_tells_what_the_dataset_holds(folder: Path, tmp_path: Path) -> No
     assert (found["rows"], found["features"], found["partitions"]) == (400, 20, 3)
     again = run("ingest", folder / "rows.svm", tmp_path / "rows.zarr", *HERE)
     assert again.exit_code == 2
-    assert "already holds" in again.stderr
+    assert "already holds a Zarr group; pass --overwrite to replace it" in again.stderr
 
 
 def test_ratings_are_ingested_trained_and_predicted(tmp_path: Path) -> None:
@@ -176,6 +176,27 @@ def test_an_interrupted_training_saves_and_says_so(folder: Path, tmp_path: Path)
         done = run("train", folder / "rows.zarr", "--model", "LogisticRegression", *options, *HERE)
     assert done.exit_code == 130
     assert daskps.load(tmp_path / "m.zarr").stop_reason_ == "interrupted"
+
+
+def test_an_earlier_checkpoint_is_refused_with_the_option_that_goes_on(folder: Path) -> None:
+    done = run("train", "--job", folder / "job.toml", "--checkpoint", folder / "ckpt.zarr", *HERE)
+    assert done.exit_code == 2
+    assert "of an earlier run; pass --resume to go on" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        (("inspect", "nowhere"), "nothing that Zarr opens at 'nowhere'"),
+        (("train", "--job", "no.toml"), "there is no job file 'no.toml' (working directory '"),
+        (("evaluate", "m", "d", *HERE), "no saved model at 'm'"),
+        (("resume", "c", *HERE), "no checkpoint at 'c'"),
+    ],
+)
+def test_what_is_not_there_is_named(command: tuple[str, ...], wanted: str) -> None:
+    done = run(*command)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert wanted in done.stderr
 
 
 @pytest.mark.parametrize(

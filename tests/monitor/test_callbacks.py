@@ -66,6 +66,11 @@ def test_losses_of_workers_and_recoveries_are_told() -> None:
     ]
 
 
+def test_what_can_be_told_nothing_is_refused_before_training() -> None:
+    with pytest.raises(TypeError, match=r"callback=3; expected a function of \(clock, loss\)"):
+        daskps.LogisticRegression().fit([[0.0], [1.0]], [0, 1], callback=3)
+
+
 def test_what_a_callback_raises_ends_training() -> None:
     class Stop:
         def on_event(self, event: Any) -> None:
