@@ -20,8 +20,8 @@ FAILED, REFUSED, PROBLEM, INTERRUPTED = 1, 2, 3, 130
 Command = Callable[..., Any]
 
 OPTIONS = {
-    "overwrite=True": "--overwrite",
-    "resume=True": "--resume",
+    "pass overwrite=True": "pass --overwrite",
+    "pass resume=True": "pass --resume",
     "checkpoint='path.zarr'": "--checkpoint path.zarr",
     "hash_features=": "--hash-features",
     "n_features=": "--n-features",
