@@ -7,9 +7,11 @@ import importlib.util
 import inspect
 import logging
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +24,13 @@ from sklearn.datasets import dump_svmlight_file
 
 import daskps
 from daskps import config, errors
+from daskps.cli import daskps as cli
+from daskps.cli import job
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path for path in sorted(DOCS.rglob("*.md"))}
+ADDRESS = "tcp://host:8786"
 BLOCK = re.compile(
     r"^(?:<!-- (.+?) -->\n)?```([\w{}-]*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE
 )
@@ -77,10 +82,14 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: None) -> No
     Path("vocab.kos.txt").write_text("\n".join(f"w{n}" for n in range(20)) + "\n")
 
 
-def run(page: str) -> None:
+def run(page: str, here: Mapping[str, str] | None = None) -> None:
+    """Run the code of a page; `here` has what stands for its addresses on this machine."""
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in code(page):
-        exec(compile(block.code, page, "exec"), names)
+        text = block.code
+        for there, this in (here or {}).items():
+            text = text.replace(there, this)
+        exec(compile(text, page, "exec"), names)
 
 
 @pytest.mark.usefixtures("files")
@@ -93,8 +102,37 @@ def test_code_of_page_runs(page: str) -> None:
 @pytest.mark.cluster
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("page", pages_of_code(slow=True))
-def test_code_of_page_with_a_cluster_runs(page: str) -> None:
-    run(page)
+def test_code_of_page_with_a_cluster_runs(page: str, tmp_path: Path) -> None:
+    if not any(ADDRESS in block.code for block in code(page)):
+        run(page)
+        return
+    with daskps.local_cluster(2) as cluster:
+        daskps.read_svmlight("a9a", "ads.zarr")
+        run(page, {ADDRESS: cluster.scheduler_address, "s3://bucket": str(tmp_path)})
+
+
+def lines_of_commands() -> list[str]:
+    """Return the lines of pages and of the command's own help that call ``dask daskps``."""
+    texts = [b.code for page in PAGES for b in blocks(page) if not b.language]
+    texts += [inspect.getdoc(c.callback) or "" for c in (cli, *cli.commands.values())]
+    joined = "\n".join(texts).replace("\\\n", " ")
+    return re.findall(r"^ *(dask daskps .+?) *(?:# .*|\| .*)?$", joined, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", lines_of_commands())
+def test_command_of_page_is_one(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ca.pem", "cert.pem", "key.pem", "a9a.svm"):
+        Path(name).touch()
+    name, *rest = shlex.split(line)[2:]
+    cli.commands[name].make_context(name, rest)  # raises where an option is unknown or missing
+
+
+def test_job_file_of_page_is_one() -> None:
+    (text,) = [b.code for b in blocks("how-to/command-line.md") if b.code.startswith("model =")]
+    raw = tomllib.loads(text)
+    assert job.parse(raw).save == "model.zarr"
+    daskps.LogisticRegression(**raw["parameters"])
 
 
 @pytest.mark.parametrize("page", PAGES)
