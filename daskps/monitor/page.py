@@ -56,9 +56,9 @@ class Page:
         self.rates.legend.location = "top_left"
         self.slots = _plot("Slots of each worker", "slots", "", y_range=[])
         self.slots.hbar(y="worker", right="slots", height=0.7, source=self.slot_data)
-        self.traffic = _shard_plot("Bytes a second, by shard", "", self.traffic_data)
+        self.traffic = _shard_plot("Bytes a second of each shard", "", self.traffic_data)
         self.traffic.xaxis.formatter = NumeralTickFormatter(format="0.0 b")
-        self.latency = _shard_plot("Answers, by shard", "milliseconds", self.latency_data)
+        self.latency = _shard_plot("Answers of each shard", "milliseconds", self.latency_data)
         self.events = _plot(
             "Checkpoints and recoveries",
             "",
@@ -144,17 +144,12 @@ def _measures(data: ColumnDataSource) -> list[str]:
 
 def _shard_plot(title: str, x: str, data: ColumnDataSource) -> Any:
     """Return a plot with two bars a shard, one of pulls and one of pushes."""
-    plot = _plot(title, x, "shard", y_range=[])
+    # a legend would lie on the bars, or take a third of the height
+    plot = _plot(f"{title}: pulls blue, pushes orange", x, "shard", y_range=[])
     plot.x_range.start = 0
     for name, at, color in zip(_measures(data), (0.2, -0.2), COLORS, strict=True):
-        plot.hbar(
-            *(dodge("shard", at, range=plot.y_range), 0.38, name),
-            color=color,
-            source=data,
-            legend_label=name[:4] if name.endswith("ms") else name,
-        )
-    plot.legend.orientation = "horizontal"
-    plot.add_layout(plot.legend[0], "above")
+        where = dodge("shard", at, range=plot.y_range)
+        plot.hbar(y=where, right=name, height=0.38, color=color, source=data)
     tips = [("shard", "@shard on @worker"), *((n, f"@{n}{{0.0 a}}") for n in _measures(data))]
     plot.add_tools(HoverTool(tooltips=tips))
     return plot
