@@ -18,6 +18,9 @@ Index = NDArray[Any] | None
 DENSE_SHARE = 0.5
 """From this share of a slot's rows on, all of them get room: positions need no memory then."""
 
+ROOMY_SHARE = 0.75
+"""From this share on, a union keeps the room that it was made in; below, it moves to its own."""
+
 
 class Gathered:
     """A sum of pushes.
@@ -57,19 +60,14 @@ class Gathered:
                 self.total += push
                 return
             if len(idx) + len(self.idx) < DENSE_SHARE * n_rows:
-                self._unite(self.idx, self.total, idx, push)
+                self.idx, total = _unite(self.idx, flat(self.total), idx, flat(push))
+                self.total = total.reshape(-1, *push.shape[1:])
                 return
         total = self._all_rows(push, n_rows)
         if idx is None:
             total += push
         else:
             _add_at(total, idx, push)
-
-    def _unite(self, before: NDArray[Any], total: Rows, idx: NDArray[Any], push: Rows) -> None:
-        self.idx, of_before, of_push = _united(before, idx)
-        self.total = np.zeros((len(self.idx), *push.shape[1:]), push.dtype)
-        _add_at(self.total, of_before, total)
-        _add_at(self.total, of_push, push)
 
     def _all_rows(self, like: Rows, n_rows: int) -> Rows:
         """Return room for all rows, with what was added."""
@@ -90,35 +88,42 @@ def flat(rows: Rows) -> NDArray[Any]:
 
 def united(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Return what stands in either of two ascending arrays without repetition."""
-    return _united(a, b)[0]
+    return _unite(a, np.empty((len(a), 0)), b, np.empty((len(b), 0)))[0]
 
 
-def _united(
-    a: NDArray[Any], b: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return the union of two ascending arrays, and the place in it of each entry of both."""
-    out = np.empty(len(a) + len(b), a.dtype)
-    # one more: the loop writes a place for the entry that it looks at, also beyond the end
-    of_a, of_b = np.empty(len(a) + 1, np.uint32), np.empty(len(b) + 1, np.uint32)
-    n = _unite(a, b, out, of_a, of_b)
-    return out[:n].copy(), of_a[:-1], of_b[:-1]
+def _unite(
+    a: NDArray[Any], x: NDArray[Any], b: NDArray[Any], y: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the union of ascending `a` and `b`, and for each entry the sum of its rows."""
+    most = len(a) + len(b)
+    idx, total = np.empty(most, a.dtype), np.empty((most, x.shape[1]), x.dtype)
+    n = _merge(a, x, b, y, idx, total)
+    if n > ROOMY_SHARE * most:
+        return idx[:n], total[:n]
+    return idx[:n].copy(), total[:n].copy()
 
 
 @njit(nogil=True, cache=True)
-def _unite(a: Any, b: Any, out: Any, of_a: Any, of_b: Any) -> int:
+def _merge(a: Any, x: Any, b: Any, y: Any, idx: Any, total: Any) -> int:
+    # without branches: which of the two is smaller cannot be predicted
+    zero = total.dtype.type(0)
     i = j = n = 0
     while i < a.size and j < b.size:
-        x, y = a[i], b[j]
-        out[n] = min(x, y)
-        of_a[i] = of_b[j] = n  # stays if it is the smaller one; written again later if not
-        i += x <= y  # no branch: which is smaller cannot be predicted
-        j += y <= x
+        p, q = a[i], b[j]
+        idx[n] = min(p, q)
+        for f in range(total.shape[1]):
+            of_a, of_b = x[i, f], y[j, f]
+            total[n, f] = (of_a if p <= q else zero) + (of_b if q <= p else zero)
+        i += p <= q
+        j += q <= p
         n += 1
     for k in range(i, a.size):
-        out[n], of_a[k] = a[k], n
+        idx[n] = a[k]
+        total[n] = x[k]
         n += 1
     for k in range(j, b.size):
-        out[n], of_b[k] = b[k], n
+        idx[n] = b[k]
+        total[n] = y[k]
         n += 1
     return n
 
