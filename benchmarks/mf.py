@@ -1,34 +1,30 @@
 """Matrix factorisation on two worker processes: ratings a second, error by time, lists a second.
 
 ``python -m benchmarks.mf --train train.npy --test test.npy`` takes structured arrays with the
-fields u, i and r. ``--implicit PASSES`` measures implicit feedback beside the package ``implicit``
-where that is installed, ``--lists N`` lists of 20 items for N users beside it, ``--spark N...``
-Spark's ALS with so many iterations (pyspark, pyarrow and Java).
+fields u, i and r. ``--peers`` runs LIBMF, cornac, LensKit and Spark's ALS on the same ratings, as
+far as they are installed, or those that are named: ``--peers libmf:4,8 spark``. ``--implicit N``
+measures N passes of implicit feedback beside the package ``implicit``, ``--seeds N`` with so many
+seeds, and ``--lists N`` lists of 20 items for N users beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import tempfile
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from distributed import Client
 
 import daskps
+from benchmarks._mf_implicit import implicit_feedback
+from benchmarks._mf_peers import PEERS, Fit, Task
 from benchmarks._peers import THREADS
-from benchmarks._peers.spark import spark_session
 from daskps import MatrixFactorization, read_ratings
 from daskps.data import Ratings
-
-K = 20
-REG = 1.0
 
 
 def frame(path: Path, n: int | None = None) -> pd.DataFrame:
@@ -36,10 +32,11 @@ def frame(path: Path, n: int | None = None) -> pd.DataFrame:
     return pd.DataFrame({"user": rows["u"], "item": rows["i"], "rating": rows["r"]})
 
 
-def explicit(train: Ratings, test: pd.DataFrame, args: argparse.Namespace) -> MatrixFactorization:
+def explicit(train: Ratings, test: pd.DataFrame, args: argparse.Namespace) -> list[Fit]:
     options = {"reg": args.reg, "learning_rate": args.learning_rate, "progress": False}
     held_out = read_ratings(test)
     MatrixFactorization(args.factors, max_iter=2, **options).fit(train)  # compiles
+    fits = []
     for passes in args.passes:
         start = time.perf_counter()
         model = MatrixFactorization(args.factors, max_iter=passes, **options).fit(train)
@@ -52,99 +49,44 @@ def explicit(train: Ratings, test: pd.DataFrame, args: argparse.Namespace) -> Ma
             f"{rate:.1f} M ratings/s a pass, test RMSE {error:.4f}",
             flush=True,
         )
-    return model
+        fits.append(Fit(passes, float(ends[-1]), error))
+    return fits
 
 
-def spark(train: pd.DataFrame, test: pd.DataFrame, args: argparse.Namespace) -> None:
-    """Time ALS of Spark from data in its memory, as targets of other programs are timed."""
-    from pyspark.ml.recommendation import ALS
-
-    mean = train.rating.mean()
-    session = spark_session()
-    with tempfile.TemporaryDirectory() as folder:
-        for name, rows in (("train", train), ("test", test)):
-            rows.assign(rating=rows.rating - mean).to_parquet(f"{folder}/{name}.parquet")
-        read = session.read.parquet
-        rows = read(f"file://{folder}/train.parquet").repartition(2 * THREADS).cache()
-        rows.count()
-        judged = read(f"file://{folder}/test.parquet")
-        columns = {"userCol": "user", "itemCol": "item", "ratingCol": "rating"}
-        blocks = {"numUserBlocks": THREADS, "numItemBlocks": THREADS, "seed": 1}
-        for iterations in args.spark:
-            als = ALS(rank=args.factors, maxIter=iterations, regParam=0.05, **columns, **blocks)
-            start = time.perf_counter()
-            model = als.fit(rows)
-            model.itemFactors.count()
-            seconds = time.perf_counter() - start
-            found = model.transform(judged).select("rating", "prediction").toPandas().dropna()
-            error = float(np.sqrt(((found.rating - found.prediction) ** 2).mean()))
-            print(
-                f"Spark ALS, {iterations} iterations: {seconds:.1f} s, RMSE {error:.4f}", flush=True
-            )
-    session.stop()
+def peers(ours: Sequence[Fit], task: Task, names: Sequence[str]) -> None:
+    """Run those that are asked for, or all that are installed, and say how far ahead daskps is."""
+    for name, _, stops in (word.partition(":") for word in names or PEERS):
+        peer = PEERS[name]
+        if not peer.installed:
+            print(f"{peer.name} is not installed", flush=True)
+            continue
+        wanted = [int(n) for n in stops.split(",")] if stops else peer.stops
+        fits = list(told(peer.name, peer.fits(task, wanted)))
+        print(compared(peer.name, fits, ours, len(task.train)), flush=True)
 
 
-def objective(X: Any, P: np.ndarray, Q: np.ndarray) -> float:
-    """Return the objective of implicit feedback, in float64."""
-    P, Q, total = P.astype(float), Q.astype(float), 0.0
-    users = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
-    for start in range(0, X.nnz, 10**6):
-        part = slice(start, start + 10**6)
-        s = (P[users[part]] * Q[X.indices[part]]).sum(axis=1)
-        total += float(((1 + X.data[part]) * (1 - s) ** 2 - s**2).sum())
-    return total + float((P.T @ P * (Q.T @ Q)).sum()) + REG * float((P**2).sum() + (Q**2).sum())
+def told(name: str, fits: Iterable[Fit]) -> Iterator[Fit]:
+    for fit in fits:
+        print(
+            f"{name}, {fit.iterations} iterations: {fit.seconds:.1f} s, test RMSE {fit.error:.4f}",
+            flush=True,
+        )
+        yield fit
 
 
-def recall(lists: np.ndarray, test: pd.DataFrame, users: np.ndarray) -> float:
-    """Return the mean share of each user's held-out items that are in its list."""
-    wanted = test.groupby("user")["item"].agg(set)
-    pairs = [(set(own), wanted[u]) for u, own in zip(users, lists, strict=True) if u in wanted]
-    return float(np.mean([len(own & want) / len(want) for own, want in pairs]))
-
-
-def counts(train: pd.DataFrame, test: pd.DataFrame, args: argparse.Namespace) -> None:
-    shape = (train.user.max() + 1, train["item"].max() + 1)
-    values = np.maximum(train.rating.round().to_numpy(np.float32), 1)
-    X = sp.csr_array((values, (train.user, train["item"])), shape=shape)
-    X.sort_indices()
-    settings = {"loss": "implicit", "reg": REG, "confidence": 1.0, "progress": False}
-    MatrixFactorization(64, max_iter=1, **settings).fit(X[:2000])  # compiles
-    model = MatrixFactorization(64, max_iter=args.implicit, **settings).fit(X)
-    ends = model.history_.seconds.values.reshape(args.implicit, -1)[:, -1]
-    users = np.arange(min(args.lists, shape[0]))
-    found = model.recommend(users[:100], k=K)
-    start = time.perf_counter()
-    found = model.recommend(users, k=K)
-    lists = time.perf_counter() - start
-    own = np.split(found["item"].to_numpy(), np.cumsum(found.groupby("user").size())[:-1])
-    P, Q = model.user_factors_.values, model.item_factors_.values
-    told(np.median(np.diff(ends, prepend=0)), objective(X, P, Q), recall(own, test, users), lists)
-    if importlib.util.find_spec("implicit") is None:
-        print("implicit is not installed")
-        return
-    from implicit.als import AlternatingLeastSquares
-
-    how = {"factors": 64, "regularization": REG, "alpha": 1.0, "num_threads": THREADS}
-    peer = AlternatingLeastSquares(iterations=args.implicit, use_gpu=False, random_state=0, **how)
-    Y = sp.csr_matrix(X)
-    Y.data = Y.data + 1  # it takes the confidences themselves, which here are 1 + counts
-    start = time.perf_counter()
-    peer.fit(Y.copy(), show_progress=False)
-    each = (time.perf_counter() - start) / args.implicit
-    peer.recommend(users[:100], Y[users[:100]], N=K)
-    start = time.perf_counter()
-    theirs, _ = peer.recommend(users, Y[users], N=K)
-    lists = time.perf_counter() - start
-    factors = peer.user_factors, peer.item_factors
-    told(each, objective(X, *factors), recall(theirs, test, users), lists, name="implicit")
-
-
-def told(each: float, value: float, found: float, lists: float, name: str = "daskps") -> None:
-    print(
-        f"implicit feedback, {name}: {each:.2f} s a pass, objective {value:.6g}, "
-        f"recall@{K} {found:.4f}, lists {lists:.2f} s",
-        flush=True,
-    )
+def compared(name: str, fits: Sequence[Fit], ours: Sequence[Fit], n_ratings: int) -> str:
+    """Return a peer's rate, and when daskps was where it got to."""
+    first, last = fits[0], fits[-1]
+    each = last.seconds / last.iterations
+    if len(fits) > 1:  # what is done once before all iterations does not count
+        each = (last.seconds - first.seconds) / (last.iterations - first.iterations)
+    best = min(fits, key=lambda fit: fit.error)
+    own = min((fit.seconds for fit in ours if fit.error <= best.error), default=math.inf)
+    text = f"{name}: {n_ratings / each / 1e6:.2f} M ratings/s an iteration; "
+    if math.isinf(own):
+        return text + f"{best.error:.4f} after {best.seconds:.1f} s, where daskps did not get"
+    ahead = f"{best.seconds / own:.1f} x as fast"
+    return text + f"{best.error:.4f} after {best.seconds:.1f} s, daskps {own:.1f} s, {ahead}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -160,16 +102,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=THREADS)
     parser.add_argument("--implicit", type=int, default=0, help="passes of implicit ALS, k = 64")
     parser.add_argument("--lists", type=int, default=100_000, help="users that get lists")
-    parser.add_argument("--spark", type=int, nargs="*", default=[], help="iterations")
+    parser.add_argument("--seeds", type=int, default=1, help="fits of implicit ALS")
+    parser.add_argument("--peers", nargs="*", help="names, perhaps with iterations: libmf:4,8")
     args = parser.parse_args(arguments)
+    for word in args.peers or ():
+        if word.partition(":")[0] not in PEERS:
+            parser.error(f"--peers {word}: expected one of {', '.join(PEERS)}")
     train, test = frame(args.train, args.ratings), frame(args.test)
+    ours: list[Fit] = []
     with daskps.local_cluster(n_workers=args.workers) as cluster, Client(cluster):
         if args.passes:
-            explicit(read_ratings(train, args.store, overwrite=True), test, args)
+            ours = explicit(read_ratings(train, args.store, overwrite=True), test, args)
         if args.implicit:
-            counts(train, test, args)
-    if args.spark:
-        spark(train, test, args)
+            implicit_feedback(train, test, args)
+    if args.peers is not None:
+        peers(ours, Task(train, test, args.factors), args.peers)
 
 
 if __name__ == "__main__":

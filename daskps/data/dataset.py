@@ -147,6 +147,19 @@ class Dataset:
         source, start, stop = (int(n) for n in self._ranges[i])
         return self._source.partition(source).rows(start, stop)
 
+    def row_lengths(self, i: int) -> NDArray[np.int64]:
+        """Return how many stored values each row of partition `i` has; on disk no others are read.
+
+        Parameters
+        ----------
+        i
+            0 <= i < n_partitions.
+        """
+        if self._ranges is None:
+            return np.diff(self._source.indptr(i))
+        source, start, stop = (int(n) for n in self._ranges[i])
+        return np.diff(self._source.indptr(source)[start : stop + 1])
+
     def split(self, fraction: float) -> tuple[Dataset, Dataset]:
         """Return two datasets that share this one's data: the first `fraction` of rows, the rest.
 

@@ -22,6 +22,7 @@ from daskps.errors import DataError, DatasetFormatError
 from . import format as disk
 from . import vocabulary
 from .dataset import Dataset, open_dataset
+from .moments import moment
 from .partition import Partition
 from .sources import MemorySource
 from .stores import describe, open_group, resolve
@@ -131,7 +132,7 @@ class Ratings:
         return self._both(partial(_all_but, k=k, by_time=by == "time", seed=random_state))
 
     def split_by_time(
-        self, fraction: float | None = None, *, when: float | None = None
+        self, fraction: float | None = None, *, when: Any = None
     ) -> tuple[Ratings, Ratings]:
         """Return the ratings before a moment, and those from then on.
 
@@ -140,7 +141,8 @@ class Ratings:
         fraction
             Share of the ratings before it.
         when
-            The moment itself, as the times are: seconds since 1970 if they were dates.
+            The moment itself, as the times are; or a date, where these are seconds since 1970, as
+            which dates are kept.
         """
         times = self._timed()
         if (fraction is None) == (when is None):
@@ -149,7 +151,7 @@ class Ratings:
             n = self.dataset.n_partitions
             every = np.concatenate([times[i] for i in range(n)])
             when = float(np.quantile(every, float(fraction or 0)))
-        return self._both(partial(_before, when=when))
+        return self._both(partial(_before, when=moment(when)))
 
     def _timed(self) -> Times:
         if self.times is None:

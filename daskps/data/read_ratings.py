@@ -60,7 +60,7 @@ def read_ratings(
         Names of the columns. Text without a header has users, items and ratings in its first
         three columns, and times in the fourth.
     time
-        Name of a column of times, numbers or dates; None leaves it out.
+        Name of a column of times, numbers or dates, also as text; None leaves it out.
     sep
         What stands between the fields of text, ``"::"`` for example; None looks at the first line.
     skip_lines

@@ -22,6 +22,7 @@ from daskps.errors import DataError, DataTypeError
 
 from . import vocabulary
 from .format import index_dtype
+from .moments import seconds
 from .partition import Partition
 from .plan import choose_partitions, cut
 from .vocabulary import Vocabulary
@@ -104,7 +105,9 @@ def check(frame: Any, names: Names, where: str) -> Triples:
                 "one in every row: drop the rows without."
             )
     ratings = _numbers(frame[names.rating], "rating", where)
-    times = None if names.time is None else _times(frame[names.time], where)
+    times = (
+        None if names.time is None else _numbers(seconds(frame[names.time], where), "time", where)
+    )
     users, items = vocabulary.of(frame[names.user]), vocabulary.of(frame[names.item])
     return Triples(users, items, ratings.astype(np.float32), times)
 
@@ -124,12 +127,6 @@ def _numbers(column: Any, what: str, where: str) -> NDArray[np.float64]:
             "expected a finite number: drop or correct such rows."
         )
     return np.asarray(values, np.float64)
-
-
-def _times(column: Any, where: str) -> NDArray[np.float64]:
-    if column.dtype.kind == "M":
-        column = (column - pd.Timestamp(0)) / pd.Timedelta(seconds=1)
-    return _numbers(column, "time", where)
 
 
 def counted(block: Triples) -> tuple[Vocabulary, NDArray[np.int64], Vocabulary]:

@@ -72,8 +72,9 @@ def users(width: int, implicit: bool) -> Any:
                 project(Y, i, X, u, W, _R, targets[first + t], c)
             W[_P] = W[_R]
             square = dot(W, _R, W, _R)
+            solved = max(np.float32(1e-20), np.float32(1e-13) * square)
             for _ in range(steps):
-                if not square > np.float32(1e-20):
+                if not square > solved:
                     break
                 W[_Q] = zero
                 add(W, _Q, own, W, _P)
@@ -83,7 +84,10 @@ def users(width: int, implicit: bool) -> Any:
                 for t in range(n):
                     c = weights[first + t] if implicit else one
                     project(rows, t, W, _P, W, _Q, zero, -c)
-                a = square / dot(W, _P, W, _Q)
+                along = dot(W, _P, W, _Q)
+                if not along > zero:  # fewer ratings than factors, and no penalty
+                    break
+                a = square / along
                 add(X, u, a, W, _P)
                 add(W, _R, -a, W, _Q)
                 before, square = square, dot(W, _R, W, _R)

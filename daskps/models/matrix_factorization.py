@@ -87,7 +87,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         Conjugate gradient steps of a half of ``"als"``.
     init_scale
         Standard deviation of an initial product of a user and an item, > 0, where that of the
-        ratings is 1.
+        ratings is 1. None takes 0.01, and with counts what lets users begin as large as they end.
     consistency
         ``"bsp"``: items are cut into as many blocks as there are partitions, which visit them in
         rotation: no two tasks hold an item, the result depends on data, seed and partitions only,
@@ -154,6 +154,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         "reg": (_real(0, math.inf), "a finite number >= 0"),
         "confidence": (_POSITIVE, "a finite number > 0"),
         "learning_rate": (_POSITIVE, "a finite number > 0"),
+        "init_scale": (_optional(_POSITIVE), "a finite number > 0 or None"),
         "cg_steps": (_whole(1), "an integer >= 1"),
         "duplicates": (_one_of("error", "last", "mean"), "'error', 'last' or 'mean'"),
     }
@@ -176,7 +177,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         tol: float | None = None,
         n_iter_no_change: int = 3,
         cg_steps: int = 3,
-        init_scale: float = 0.01,
+        init_scale: float | None = None,
         consistency: Literal["bsp", "ssp", "asp"] = "bsp",
         staleness: int = 2,
         quorum: float = 1.0,

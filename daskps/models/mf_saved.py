@@ -17,7 +17,7 @@ from daskps.data.ratings import Ratings
 from daskps.data.sources import MemorySource
 from daskps.models import user_rows
 from daskps.models.factored import Factored
-from daskps.models.saved import write_array
+from daskps.models.saved import create_array, write_array
 
 _FACTORED = {
     "item_factors": ("Q", ("item", "factor")),
@@ -36,12 +36,22 @@ def write(group: zarr.Group, model: Factored, ratings: Ratings | None) -> dict[s
     about["users"] = vocabulary.write(group, "user", model.users, "user")
     about["items"] = vocabulary.write(group, "item", model.items, "item")
     if ratings is not None:
-        parts = [ratings.dataset.partition(p) for p in range(ratings.dataset.n_partitions)]
-        lengths = np.concatenate([np.diff(part.indptr) for part in parts])
-        indptr = np.concatenate(([0], np.cumsum(lengths)))
-        write_array(group, "seen_indptr", indptr, ("seen_edge",))
-        write_array(group, "seen_item", np.concatenate([p.indices for p in parts]), ("seen",))
+        _write_seen(group, ratings.dataset)
     return about
+
+
+def _write_seen(group: zarr.Group, dataset: Dataset) -> None:
+    """Write what users rated, a partition at a time."""
+    numbers = range(dataset.n_partitions)
+    lengths = np.concatenate([dataset.row_lengths(p) for p in numbers])
+    indptr = np.concatenate(([0], np.cumsum(lengths)))
+    write_array(group, "seen_indptr", indptr, ("seen_edge",))
+    n, dtype = int(indptr[-1]), dataset.index_dtype
+    array, first = create_array(group, "seen_item", (n,), dtype, ("seen",)), 0
+    for p in numbers:
+        columns = dataset.partition(p).indices
+        array[first : first + len(columns)] = columns
+        first += len(columns)
 
 
 def read(group: zarr.Group, about: dict[str, Any]) -> tuple[Factored, Ratings | None]:

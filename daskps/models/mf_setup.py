@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,12 +70,25 @@ def before(model: MatrixFactorization) -> Factored | None:
     return model._factored
 
 
+def _init_scale(model: MatrixFactorization, n_ratings: int, n_users: int) -> float:
+    """Return the one that was asked for, or suits the loss.
+
+    With counts users begin with the squares that they end with, about: k factors that hold half of
+    n ones have k singular values of ``sqrt(n / 2k)``, which users and items share evenly. Where one
+    side is much larger, penalties need many passes to even it out.
+    """
+    if model.init_scale is not None:
+        return float(model.init_scale)
+    return math.sqrt(n_ratings / 2) / n_users if model.loss == "implicit" else 0.01
+
+
 def to_train(
     model: MatrixFactorization, dataset: Dataset, found: Summary, *, warm: bool, tol: float | None
 ) -> SGDFactors | ALSFactors:
     """Return tables and steps for ratings of which `found` is known."""
     seed = int(np.random.SeedSequence(model.random_state).generate_state(1)[0])
     biases = model.loss == "squared" if model.biases is None else bool(model.biases)
+    init_scale = _init_scale(model, found.n, dataset.n_rows)
     if solver_of(model) == "als":
         implicit = model.loss == "implicit"
         return ALSFactors(
@@ -86,7 +100,7 @@ def to_train(
             confidence=float(model.confidence),
             center=0.0 if implicit else found.mean,
             cg_steps=model.cg_steps,
-            init_scale=float(model.init_scale),
+            init_scale=init_scale,
             seed=seed,
             tol=tol,
             patience=model.n_iter_no_change,
@@ -102,7 +116,7 @@ def to_train(
         n_passes=model.max_iter,
         n_blocks=dataset.n_partitions,
         discount=model.consistency != "bsp",
-        init_scale=float(model.init_scale),
+        init_scale=init_scale,
         seed=seed,
         warm=warm,
     )

@@ -19,7 +19,13 @@ from daskps.server.messages import Arrays
 
 F32 = NDArray[np.float32]
 Rows = Callable[[Arrays], tuple[F32, F32]]
-"""From what a partition keeps to factors, (n, k), and biases, (n,), in the unit of the ratings."""
+"""From what a partition keeps to factors, (n, k), and biases, (n,), in the unit of the ratings.
+
+It may be asked for some users alone: all that is kept has a row for each.
+"""
+
+PIECE = 8 * stored.CHUNK
+"""Users that are taken at a time."""
 
 
 class UserRows:
@@ -49,15 +55,22 @@ class UserRows:
         self.bias = np.zeros(n, np.float32)
 
     def take(self, partition: int, state: Arrays) -> None:
-        """Take the rows of one partition; users without ratings stay at zero."""
+        """Take the rows of one partition; users without ratings stay at zero.
+
+        Beside `state` only `PIECE` users are in memory, if they go to a store.
+        """
         if not state:  # a run of no clocks
             return
-        own = slice(self._first[partition], self._first[partition + 1])
-        P, bias = self._rows(state)
-        rated = np.diff(self._dataset.partition(partition).indptr) > 0
-        self.bias[own] = np.where(rated, bias, 0)
+        begin, end = (int(n) for n in self._first[partition : partition + 2])
+        rated = self._dataset.row_lengths(partition) > 0
         into = self._P if self._store is None else self._store.array
-        into[own] = np.where(rated[:, None], P, 0)
+        while begin < end:
+            stop = min(end, (begin // PIECE + 1) * PIECE)  # no chunk of the store is written twice
+            own = slice(begin - self._first[partition], stop - self._first[partition])
+            P, bias = self._rows({name: array[own] for name, array in state.items()})
+            self.bias[begin:stop] = np.where(rated[own], bias, 0)
+            into[begin:stop] = np.where(rated[own, None], P, 0)
+            begin = stop
 
     def finish(self) -> stored.Rows:
         """Return the factors of all users: an array, or where they are stored."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -174,17 +174,23 @@ def check_room(where: str, overwrite: bool) -> None:
 
 def write_array(group: zarr.Group, name: str, data: Any, dims: tuple[str, ...]) -> None:
     """Write an array with named dimensions and checksums."""
-    chunks = tuple(min(n, 2**20) or 1 for n in data.shape)
+    array = create_array(group, name, data.shape, data.dtype, dims)
+    array[...] = data.astype(object) if data.dtype.kind == "U" else data
+
+
+def create_array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], dims: Sequence[str]
+) -> zarr.Array[Any]:
+    """Return an array with named dimensions and checksums, to be written."""
     kinds = {"U": "str", "O": "str"}
-    array = group.create_array(
+    return group.create_array(
         name,
-        shape=data.shape,
-        chunks=chunks,
-        dtype=kinds.get(data.dtype.kind, data.dtype),
+        shape=shape,
+        chunks=tuple(min(n, 2**20) or 1 for n in shape),
+        dtype=kinds.get(dtype.kind, dtype),
         dimension_names=list(dims),
         compressors=[ZstdCodec(level=1), Crc32cCodec()],
     )
-    array[...] = data.astype(object) if data.dtype.kind == "U" else data
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:

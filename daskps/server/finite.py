@@ -33,8 +33,9 @@ def checked(msg: Push, placements: Mapping[str, Placement]) -> Push:
         where = _describe(want, row, placements[want.table])
         raise NonFinitePush(
             f"push of partition {msg.partition} at clock {msg.clock} has a NaN or infinite "
-            f"delta in table {want.table!r}, {where}; it was refused. Lower eta, scale the "
-            "features, or look for extreme values in this partition."
+            f"delta in table {want.table!r}, {where}; it was refused. Use shorter "
+            "steps or a larger penalty, scale the features, or look for extreme values in this "
+            "partition."
         )
     return msg
 

@@ -50,6 +50,10 @@ def test_sizes_are_known_without_reading(dataset: Dataset) -> None:
     parts = [dataset.partition(i) for i in range(4)]
     np.testing.assert_array_equal(dataset.partition_rows, [p.n_rows for p in parts])
     np.testing.assert_array_equal(dataset.partition_nnz, [p.nnz for p in parts])
+    for view in (dataset, *dataset.split(0.7)):
+        for i in range(view.n_partitions):
+            lengths = np.diff(view.partition(i).indptr)
+            np.testing.assert_array_equal(view.row_lengths(i), lengths)
     assert np.ptp(dataset.partition_rows) <= 1
     assert dataset.index_dtype == parts[0].indices.dtype == np.uint32
     assert dataset.has_label

@@ -151,6 +151,29 @@ def test_splits_are_disjoint_and_complete(frame: pd.DataFrame, tmp_path: Path) -
         read_ratings(frame).split_by_time(0.5)
 
 
+@pytest.mark.parametrize("kind", ["text", "dates", "zone", "seconds"])
+def test_ratings_are_split_at_a_date(tmp_path: Path, kind: str) -> None:
+    days = pd.Series(pd.date_range("2015-09-20", periods=4, freq="12h"))
+    times = {
+        "text": days.dt.strftime("%Y-%m-%d %H:%M"),
+        "dates": days,
+        "zone": days.dt.tz_localize("UTC").dt.tz_convert("Asia/Tokyo"),
+        "seconds": (days - pd.Timestamp(0)) // pd.Timedelta(seconds=1),
+    }
+    frame = pd.DataFrame({"user": list("abcd"), "item": 1, "rating": 2.0, "when": times[kind]})
+    frame.to_csv(tmp_path / "r.csv", index=False)
+    for source in (frame, tmp_path / "r.csv"):
+        r = read_ratings(source, time="when")
+        for when in ("2015-09-21", pd.Timestamp("2015-09-21T00:00Z"), 1442793600):
+            before, after = r.split_by_time(when=when)
+            assert {t[0] for t in triples(before)} == {"a", "b"}
+            assert {t[0] for t in triples(after)} == {"c", "d"}
+    with pytest.raises(DataError, match="when='soon' is no moment"):
+        r.split_by_time(when="soon")
+    with pytest.raises(DataTypeError, match="'when' of times holds neither numbers nor dates"):
+        read_ratings(frame.assign(when="soon"), time="when")
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

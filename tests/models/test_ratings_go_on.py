@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import daskps
-from daskps import MatrixFactorization, Ratings, read_ratings
+from daskps import MatrixFactorization, Ratings, from_arrays, open_dataset, read_ratings
 from daskps.data.align import aligned
 from daskps.errors import DataError
-from daskps.models import user_rows
+from daskps.models import mf_users, user_rows
 
 SGD: dict[str, Any] = {"max_iter": 4}
 ALS: dict[str, Any] = {"max_iter": 3, "solver": "als"}
@@ -178,6 +180,33 @@ def test_a_store_of_users_holds_those_of_the_last_fit(
             model.save(place)
         with pytest.raises(FileExistsError, match="something else than factors of users"):
             mf(**SGD, user_store=place).fit(both[0])
+
+
+def test_few_users_are_in_memory_on_their_way_to_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_rows, "CHUNK", 1000)
+    monkeypatch.setattr(mf_users, "PIECE", 2000)
+    each, k, n_partitions = 20_000, 32, 3
+    n = each * n_partitions
+    columns = np.tile(np.arange(20), n)
+    X = sp.csr_array((np.ones(20 * n, np.float32), columns, np.arange(0, 20 * n + 1, 20)))
+    from_arrays(X, store=tmp_path / "d.zarr", n_partitions=n_partitions, shuffle=False)
+    rows = np.random.default_rng(0).random((n, k), np.float32)
+    users = mf_users.UserRows(
+        open_dataset(tmp_path / "d.zarr"),
+        k,
+        lambda state: (2 * state["rows"], state["rows"][:, 0].copy()),
+        tmp_path / "users.zarr",
+    )
+    tracemalloc.start()
+    for p in range(n_partitions):
+        users.take(p, {"rows": rows[each * p : each * (p + 1)]})
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * k * each  # a partition's factors once more; its ratings would be as much
+    np.testing.assert_array_equal(users.finish()[np.arange(n)], 2 * rows)
+    np.testing.assert_array_equal(users.bias, rows[:, 0])
 
 
 def test_parquet_and_dask_frames_are_trained_on_and_answered_lazily(tmp_path: Path) -> None:
