@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import sparse
 
 from benchmarks import elastic, lda, lr, lr_peers, mf
+from benchmarks._mf_implicit import Judge
+from benchmarks._mf_peers import Fit, Task
 from benchmarks._reference import Settings, load
 
 
@@ -168,7 +172,41 @@ def test_factorisation_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixt
         rows["r"] = rng.integers(1, 6, n)
         np.save(tmp_path / f"{name}.npy", rows)
     files = ["--train", str(tmp_path / "train.npy"), "--test", str(tmp_path / "test.npy")]
-    mf.main([*files, "--passes", "2", "--implicit", "1", "--lists", "50"])
+    mf.main([*files, "--passes", "2", "--implicit", "1", "--lists", "50", "--peers", "libmf:2"])
     shown = capsys.readouterr().out
     assert "M ratings/s a pass, test RMSE" in shown
-    assert "implicit feedback, daskps" in shown
+    assert "implicit feedback, daskps, seed 0" in shown
+    assert "LIBMF" in shown  # its figures, or that it is not installed
+    with pytest.raises(SystemExit):
+        mf.main([*files, "--peers", "nobody"])
+
+
+def test_peers_of_factorisation_are_compared_where_errors_are_equal() -> None:
+    ours = [Fit(1, 1.0, 0.60), Fit(2, 2.0, 0.50)]
+    theirs = [Fit(2, 10.0, 0.70), Fit(4, 16.0, 0.55)]
+    told = mf.compared("X", theirs, ours, 6_000_000)
+    # 2 iterations took 6 s more
+    assert (
+        told == "X: 2.00 M ratings/s an iteration; 0.5500 after 16.0 s, daskps 2.0 s, 8.0 x as fast"
+    )
+    assert "where daskps did not get" in mf.compared("X", theirs, ours[:1], 1)
+
+
+def test_recall_is_of_all_users_with_test_ratings() -> None:
+    test = pd.DataFrame({"user": [0, 0, 3, 3, 9], "item": [1, 2, 0, 1, 0]})
+    judge = Judge(sparse.csr_array((5, 4)), test, n_lists=2)
+    assert judge.timed.tolist() == [0, 1]
+    assert judge.others.tolist() == [3]
+    users, items = np.array([0, 0, 1, 3, 3]), np.array([2, 3, 1, 0, 1])
+    assert judge.recalls(users, items).tolist() == [0.5, 1.0]
+
+
+def test_error_of_peers_counts_mean_and_biases() -> None:
+    train = pd.DataFrame({"user": [0, 1], "item": [0, 2], "rating": [2.0, 4.0]})
+    test = pd.DataFrame({"user": [0, 1], "item": [1, 2], "rating": [3.5, 7.0]})
+    task = Task(train, test, 2)
+    assert task.shape == (2, 3)
+    P, Q = np.ones((2, 2)), np.zeros((3, 2))
+    Q[2] = 1.0
+    # 3 + 0.5, and 3 + 2 + 0.5 + 0.5
+    assert task.error(P, Q, 0.5, np.array([0, 0, 0.5])) == pytest.approx(np.sqrt(1 / 2))
