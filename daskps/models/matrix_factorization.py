@@ -68,7 +68,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
     biases
         Whether users and items have biases; None means with squared loss, the only one that can.
     reg
-        Penalty, >= 0, see above.
+        Penalty, >= 0, see above; with ``"als"`` 1e-6 stands for less.
     confidence
         How much more an event counts than its absence, > 0; implicit loss only.
     learning_rate
@@ -87,7 +87,7 @@ class MatrixFactorization(Recommender, BaseEstimator):
         Conjugate gradient steps of a half of ``"als"``.
     init_scale
         Standard deviation of an initial product of a user and an item, > 0, where that of the
-        ratings is 1. None takes 0.01, and with counts what lets users begin as large as they end.
+        ratings is 1. None takes 0.01; with counts what suits the numbers of users and items.
     consistency
         ``"bsp"``: items are cut into as many blocks as there are partitions, which visit them in
         rotation: no two tasks hold an item, the result depends on data, seed and partitions only,

@@ -70,16 +70,26 @@ def before(model: MatrixFactorization) -> Factored | None:
     return model._factored
 
 
-def _init_scale(model: MatrixFactorization, n_ratings: int, n_users: int) -> float:
+LEAST = 1e-6
+"""Penalty of least squares at least: a row of fewer ratings than factors has many solutions, and
+along what no rating sees steps would be as long as rounding errors make them."""
+
+GRAM = 6.0
+"""What with counts the Gram matrix of n users of n items begins with, times the identity."""
+
+
+def _init_scale(model: MatrixFactorization, n_users: int, n_items: int) -> float:
     """Return the one that was asked for, or suits the loss.
 
-    With counts users begin with the squares that they end with, about: k factors that hold half of
-    n ones have k singular values of ``sqrt(n / 2k)``, which users and items share evenly. Where one
-    side is much larger, penalties need many passes to even it out.
+    With counts items are solved first, against users that mean nothing yet. The best Gram matrix
+    of these grew with the root of the items for each user in all that was measured: see
+    docs/decisions/0032-counts-begin-with-a-gram-matrix.md.
     """
     if model.init_scale is not None:
         return float(model.init_scale)
-    return math.sqrt(n_ratings / 2) / n_users if model.loss == "implicit" else 0.01
+    if model.loss == "squared":
+        return 0.01
+    return GRAM * math.sqrt(model.n_factors * n_items / n_users) / n_users
 
 
 def to_train(
@@ -88,7 +98,7 @@ def to_train(
     """Return tables and steps for ratings of which `found` is known."""
     seed = int(np.random.SeedSequence(model.random_state).generate_state(1)[0])
     biases = model.loss == "squared" if model.biases is None else bool(model.biases)
-    init_scale = _init_scale(model, found.n, dataset.n_rows)
+    init_scale = _init_scale(model, dataset.n_rows, dataset.n_features)
     if solver_of(model) == "als":
         implicit = model.loss == "implicit"
         return ALSFactors(
@@ -96,7 +106,7 @@ def to_train(
             n_factors=model.n_factors,
             biases=biases,
             implicit=implicit,
-            reg=float(model.reg),
+            reg=max(float(model.reg), LEAST),
             confidence=float(model.confidence),
             center=0.0 if implicit else found.mean,
             cg_steps=model.cg_steps,

@@ -17,23 +17,25 @@ def counts(n_users: int, n_items: int) -> Any:
     return sp.csr_array(rng.poisson(P @ Q.T / 2).astype(np.float32))
 
 
-def test_few_users_of_many_items_need_no_choice_of_initial_factors() -> None:
-    X = counts(30, 900)
+@pytest.mark.parametrize("shape", [(30, 900), (400, 400)])
+def test_counts_need_no_choice_of_initial_factors(shape: tuple[int, int]) -> None:
+    X = counts(*shape)
 
     def objective(init_scale: float | None) -> float:
-        m = MatrixFactorization(8, loss="implicit", reg=1.0, max_iter=4, init_scale=init_scale)
-        return float(m.fit(X).history_.objective[-1])
+        how = {"loss": "implicit", "reg": 1.0, "max_iter": 3, "init_scale": init_scale}
+        fits = (MatrixFactorization(8, random_state=s, **how).fit(X) for s in range(3))
+        return float(np.mean([fit.history_.objective[-1] for fit in fits]))
 
-    found = [objective(s) for s in (1e-3, 1e-2, 1e-1, 1.0, 10.0)]
+    found = [objective(s) for s in (1e-2, 1e-1, 1.0, 10.0)]
     assert max(found) > 1.04 * min(found)  # it is a choice
-    assert objective(None) < 1.01 * min(found)
+    assert objective(None) < 1.015 * min(found)
 
 
-@pytest.mark.parametrize("options", [{}, {"biases": False}, {"loss": "implicit"}])
+@pytest.mark.parametrize("options", [{}, {"biases": False}])
 def test_users_with_fewer_ratings_than_factors_need_no_penalty(options: dict[str, Any]) -> None:
     X = sp.random_array((60, 40), density=0.1, rng=np.random.default_rng(0), format="csr")
     m = MatrixFactorization(16, solver="als", reg=0.0, max_iter=15, cg_steps=8, **options).fit(X)
     rows, columns = X.nonzero()
-    wanted = 1.0 if options.get("loss") == "implicit" else X.data
     # each rating has several numbers of its own
-    assert np.abs(m.predict(rows, columns) - wanted).max() < 0.2
+    assert np.abs(m.predict(rows, columns) - X.data).max() < 0.05
+    assert np.abs(m.item_factors_).max() < 10
