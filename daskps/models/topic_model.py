@@ -20,6 +20,7 @@ from daskps.errors import RunFailed
 from daskps.kernels import lda, lda_gibbs
 from daskps.models import topic_learning, topic_priors
 from daskps.models.documents import check_values
+from daskps.models.topic_course import Course
 from daskps.run.events import Turn
 from daskps.run.plan import ServerFunctions, StepServer
 from daskps.server.keys import KeySet, localise, row_numbers, whole_table
@@ -68,11 +69,9 @@ class TopicModel:
         Prior of a document's topics, one for each topic.
     beta
         Prior of a topic's words.
-    slices
-        Into which the vocabulary is cut; a clock is about one of them, and partitions begin with
-        different ones.
-    sweeps
-        Times that a clock draws its tokens.
+    course
+        Into how many slices the vocabulary is cut, of which a clock is about one, and partitions
+        begin with different ones; and how often a clock draws its tokens.
     seed
         Of all draws.
     learn
@@ -84,8 +83,7 @@ class TopicModel:
     n_words: int
     alpha: tuple[float, ...]
     beta: float
-    slices: int
-    sweeps: int
+    course: Course
     seed: int
     learn: tuple[str, ...] = ()
     every: int = 1
@@ -94,6 +92,11 @@ class TopicModel:
     def n_topics(self) -> int:
         """Number of topics."""
         return len(self.alpha)
+
+    @property
+    def slices(self) -> int:
+        """Clocks of a pass."""
+        return self.course.slices
 
     @property
     def keeps(self) -> tuple[str, ...]:
@@ -155,7 +158,8 @@ class TopicModel:
         K, name = self.n_topics, self._topics(data.number)
         state = server.state() or self._nothing(data)
         seeds = np.random.SeedSequence((self.seed, server.partition, server.clock))
-        some = [int(x) for x in seeds.generate_state(self.sweeps, np.uint64)]
+        sweeps = self.course.sweeps(server.passes)
+        some = [int(x) for x in seeds.generate_state(max(1, sweeps), np.uint64)]
         n = float(len(data.tokens.docs))
         fresh = server.clock < self.slices
         alpha, beta = self._priors(data, state, server)
@@ -263,6 +267,11 @@ class ConductedTopicModel(TopicModel):
     def results(self) -> tuple[str, ...]:
         """All tables."""
         return tuple(t.name for t in self.tables())
+
+    @property
+    def looks_at(self) -> tuple[str, ...]:
+        """The one server function, which changes nothing."""
+        return ("topic_counts",)
 
     def take_turn(
         self, server: ServerFunctions, sums: Mapping[str, float], before: Mapping[str, Any] | None

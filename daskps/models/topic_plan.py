@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,18 @@ from numpy.typing import NDArray
 from daskps.data import Dataset
 from daskps.errors import DataError
 from daskps.models.parameters import _optional, _real, _whole, check_parameters
+from daskps.models.topic_course import Course
 from daskps.models.topic_model import ConductedTopicModel, TopicModel
 
 CELLS = 2**25
 """Cells that a partition pulls at a clock, at most; a token has one."""
-TOKENS = 1_000_000
-"""Tokens that a partition should draw at a clock: fewer take less time than all around them."""
+TOKENS = 1_000_000, 4_000_000
+"""Tokens that a partition should draw at a clock, at first and later: fewer take hardly more time
+than what is around them."""
 PATIENCE = 10
 """Sweeps after which priors are learnt anew."""
 MOST = 4
-"""Sweeps of a clock, at most: more would be over counts that are too old."""
+"""Sweeps of a clock, at most, while topics form: more would be over counts that are too old."""
 
 SOLVERS = ("gibbs", "online")
 ONLY: dict[str, dict[str, Any]] = {
@@ -82,21 +83,18 @@ def check(estimator: Any, *, partial: bool = False) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """How a pass over the data goes."""
-
-    slices: int
-    sweeps: int
-
-
-def choose(tokens: int, n_partitions: int, slices: int | None, sweeps: int | None) -> Course:
-    """Return the course for data of `tokens`; what is given stays."""
+def course_of(estimator: Any, tokens: int, n_partitions: int) -> Course:
+    """Return the course for data of `tokens`; what the estimator is given stays."""
+    slices, sweeps = estimator.slices, estimator.sweeps_per_clock
     if slices is None:
         slices = max(1, -(-tokens // CELLS))
-    if sweeps is None:
-        sweeps = min(MOST, max(1, TOKENS * n_partitions * slices // tokens))
-    return Course(slices, sweeps)
+    if sweeps is not None:
+        return Course(slices, sweeps, sweeps)
+    few, more = (max(1, n * n_partitions * slices // tokens) for n in TOKENS)
+    first = min(MOST, few)
+    # priors are learnt between clocks, and with staleness counts are older than a clock
+    grows = estimator.consistency == "bsp" and not _learns(estimator)
+    return Course(slices, first, more if grows else first)
 
 
 def words_of(dataset: Dataset, vocabulary: Sequence[str] | None) -> NDArray[Any] | None:
@@ -145,6 +143,12 @@ def _learnt(given: Any) -> bool:
     return isinstance(given, str) and given == "auto"
 
 
+def _learns(estimator: Any) -> tuple[str, ...]:
+    """Return which priors are learnt."""
+    priors = {"alpha": estimator.doc_topic_prior, "beta": estimator.topic_word_prior}
+    return tuple(name for name, given in priors.items() if _learnt(given))
+
+
 def priors(estimator: Any) -> Priors:
     """Return alpha and eta as they are at first."""
     K = estimator.n_components
@@ -161,10 +165,7 @@ def model(
 ) -> TopicModel:
     """Return what is trained."""
     kind = ConductedTopicModel if estimator.consistency == "bsp" else TopicModel
-    priors = {"alpha": estimator.doc_topic_prior, "beta": estimator.topic_word_prior}
-    learn = tuple(name for name, given in priors.items() if _learnt(given))
-    every = how.slices * max(1, PATIENCE // how.sweeps)
+    learn = _learns(estimator)
+    every = how.slices * max(1, PATIENCE // how.first)
     seed = np.random.SeedSequence(estimator.random_state).generate_state(1, np.uint64)[0]
-    return kind(
-        n_words, tuple(alpha.tolist()), beta, how.slices, how.sweeps, int(seed), learn, every
-    )
+    return kind(n_words, tuple(alpha.tolist()), beta, how, int(seed), learn, every)

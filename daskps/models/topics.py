@@ -62,7 +62,7 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
         ones. None chooses by the number of tokens.
     sweeps_per_clock
         Sweeps between two looks at other partitions' counts (``gibbs``); None chooses more for
-        small data.
+        small data, and in BSP more when topics have formed.
     learning_decay, learning_offset
         Step t weighs ``(learning_offset + t) ** -learning_decay`` against all before it
         (``online``); a decay in (0.5, 1] converges.
@@ -301,16 +301,15 @@ class LatentDirichletAllocation(TopicView, BaseEstimator):
             raise DataError(
                 f"{tokens} tokens cannot have {self.n_components} topics; lower n_components."
             )
-        course = topic_plan.choose(tokens, dataset.n_partitions, self.slices, self.sweeps_per_clock)
-        # the first pass draws at random
-        options = self._options(1 + -(-self._max_iter // course.sweeps), course.slices, **how)
+        course = topic_plan.course_of(self, tokens, dataset.n_partitions)
+        options = self._options(course.passes(self._max_iter), course.slices, **how)
         model = topic_plan.model(self, dataset.n_features, *priors, course)
         found = fit_topics(model, dataset, options, tokens, current_client())
         self.word_ptr_, self.word_topics_, self.word_counts_ = found.words
         self.doc_ptr_, self.doc_topics_, self.doc_counts_ = found.docs
         self.doc_topic_prior_, self.topic_word_prior_ = found.alpha, found.beta
         self.history_, self.stop_reason_ = found.history, found.reason
-        self.n_iter_ = max(0, found.clocks // course.slices - 1) * course.sweeps
+        self.n_iter_ = course.done(found.clocks // course.slices)
         self.n_batch_iter_ = 1
 
     def _stream(

@@ -18,6 +18,7 @@ from daskps.run.ledger import Ledger
 from daskps.run.losses import Losses
 from daskps.run.moves import Moves, Running
 from daskps.run.policy import Policy
+from daskps.run.turning import Turning
 from daskps.run.vigil import Vigil
 
 
@@ -48,9 +49,7 @@ class Coordinator:
     _ahead: dict[int, int] = field(default_factory=dict)
     """Clocks that some shards hold already while they are done again for those that lost them: a
     cut must not fall between."""
-    _want_turn: bool = False
-    _turn: int = 0
-    """Number of the newest turn of the model."""
+    _turns: Turning = field(default_factory=Turning)
     _n_shards: int = 0
     _want_cut: bool = False
     _want_evaluation: bool = False
@@ -143,9 +142,13 @@ class Coordinator:
         # at the end only if what a worker holds would go with it
         wanted = self.moves.wanted and (bool(self.moves.leaving) or not over)
         move_now = wanted and whole and self._writing is None
-        if self._want_turn or move_now or cut_now or self._want_evaluation:
+        stands_still = move_now or cut_now or self._want_evaluation
+        if self._turns.due and self.policy.looks_on and not (stands_still or over):
+            return self._look_on()
+        if self._turns.due or stands_still:
             again = self._admit(self._unsure)
-            return again if again or self.running else self._quiet(move_now)
+            wait = again or self.running or self._turns.asked
+            return again if wait else self._quiet(move_now)
         if over:
             return [] if self.running or self._writing else self._finish()
         return self._admit()
@@ -165,11 +168,17 @@ class Coordinator:
         self.running[self._tokens] = Running(partition, clock, self.now)
         return ev.Launch(self._tokens, partition, clock, copy_of)
 
+    def _look_on(self) -> list[ev.Action]:
+        """Start the next clock, and then let the model look at the one that is over."""
+        # with two due the next clock would change what the model has not looked at
+        begun = self._admit() if len(self._turns.due) == 1 else []
+        return begun if self._turns.asked else [*begun, self._turns.ask()]
+
     def _quiet(self, move: bool) -> list[ev.Action]:
         """Nothing runs: take the turn, the move, the evaluation or the cut that waited for it."""
-        if self._want_turn:  # first: the clock is not over without it
-            self._busy, self._turn = "turning", self._turn + 1
-            return [ev.TakeTurn(self._turn, self.min_clock)]
+        if self._turns.due:  # first: the clock is not over without it
+            self._busy = "turning"
+            return [self._turns.ask()]
         if move:
             self._busy = "moving"
             return [self.moves.begin(self.clocks)]
@@ -231,7 +240,7 @@ class Coordinator:
     def _clock_over(self) -> None:
         """Decide what the clock that every partition has now finished brings about."""
         self._recoveries = 0
-        self._want_turn = self.policy.takes_turns
+        self._turns.due += [self.min_clock] if self.policy.takes_turns else []
         every = self.times.clocks
         if every and self.min_clock - self._last_cut[1] >= every:
             self._want_cut = True
@@ -323,19 +332,14 @@ class Coordinator:
         return []
 
     def _turned(self, event: ev.TurnTaken | ev.TurnFailed) -> list[ev.Action]:
-        if self._busy != "turning" or event.number != self._turn:
-            return []  # a loss came between: what was done is taken back
+        if (clock := self._turns.answered(event)) is None:
+            return []
         self._busy = None
-        match event:
-            case ev.TurnFailed(_, error):  # tried again, unless that is hopeless
-                if self._failures.turn(self.min_clock, self.policy):
-                    return self._fail(error)
-            case ev.TurnTaken(_, turn):
-                self._want_turn = False
-                self.ledger.turned(self.min_clock, turn)
-                if turn.converged:
-                    self._stop_soon("tol")
-        return []
+        if isinstance(event, ev.TurnFailed):  # tried again, unless that is hopeless
+            hopeless = self._failures.turn(clock, self.policy)
+            return self._fail(event.error) if hopeless else []
+        self.ledger.turned(clock, event.turn)
+        return self._stop_soon("tol") if event.turn.converged else []
 
     def _moved(self, event: ev.Moved | ev.MoveFailed) -> list[ev.Action]:
         if self._busy == "moving" and event.number == self.moves.number:  # no loss came between
@@ -353,6 +357,7 @@ class Coordinator:
         if self._writing:  # nobody will publish it
             self._last_cut = (None, self._safe or 0, self.now)
         self._busy, self._writing, self._waiting = "recovering", None, None
+        self._turns.interrupted()
         self.vigil.begin(self.now)
         self.losses.note(event, self._n_shards, self._safe)
         self.times.losses += self.losses.bare
@@ -386,7 +391,7 @@ class Coordinator:
             self.ledger.rewind(self.clocks)
             self._pass = self.min_clock // self.policy.clocks_per_pass
             self._want_cut = self._want_evaluation = False
-            self._want_turn = False  # a cut is taken after the turn of its clock
+            self._turns.rewound()  # a cut is taken after the turn of its clock
             self._safe = None if event.cut is None else self.min_clock
             if self._stop == "tol":
                 self._stop, self.target = None, self.policy.n_clocks

@@ -319,9 +319,12 @@ class Engine(ABC):
 
     def _apply(self, function: str, params: Mapping[str, Any], once: tuple[int, int]) -> Any:
         within = self.plan.call_timeout + self._nbytes / SCAN
-        call: dict[str, Any] = {"function": function, "params": params, "once": once}
+        call: dict[str, Any] = {"function": function, "params": params}
         call["generation"] = self.layout.generation
-        answers = self._all("apply", within=within, twice=True, **call)
+        looks = self.plan.looks_on
+        call |= {"clock": once[0]} if looks else {"once": once}
+        # replicas are acted upon as their shards are; what they hold need not be looked at
+        answers = self._all("apply", within=within, twice=not looks, **call)
         parts = {slot: x for a in answers.values() for slot, x in a.items()}
         return FUNCTIONS[function].merge([parts[s] for s in sorted(parts)])
 

@@ -253,7 +253,10 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True)
 class TakeTurn:
-    """Let the model act on the tables, after `clock` finished clocks and with nothing running."""
+    """Let the model act on the tables, after `clock` finished clocks and with nothing running.
+
+    Where it only looks at them, tasks of the next clock may run.
+    """
 
     number: int
     clock: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,10 +70,11 @@ class ShardHost:
         function: str,
         params: Mapping[str, Any],
         generation: int,
-        once: tuple[int, int] | None,
+        once: tuple[int, int] | None = None,
+        clock: float = math.inf,
     ) -> dict[int, Partial]:
         """See `Shard.apply`."""
-        return self.shard.apply(function, params, generation=generation, once=once)
+        return self.shard.apply(function, params, generation=generation, once=once, clock=clock)
 
     def values(self, table: str, slots: Sequence[int] | None = None) -> Any:
         """See `Shard.values`."""

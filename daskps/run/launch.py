@@ -222,6 +222,7 @@ def _policy(
         replicas=options.replicas,
         rebalance=options.rebalance,
         takes_turns=conducted,
+        looks_on=plan.looks_on,
         # what a conducted model evaluates may be a point that it gives up: it judges by itself
         tol=None if conducted and not evaluate else options.tol,
         n_iter_no_change=options.n_iter_no_change,

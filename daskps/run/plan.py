@@ -151,6 +151,20 @@ class Conducted(Model, Protocol):
 
 
 @runtime_checkable
+class Onlooking(Conducted, Protocol):
+    """A conducted model whose turns change nothing: the next clock runs while it looks.
+
+    What it sees is the tables after the clock that the turn is about, whatever the next one has
+    pushed by then.
+    """
+
+    @property
+    def looks_at(self) -> tuple[str, ...]:
+        """Names of the server functions that its turns call, none of which changes a table."""
+        ...
+
+
+@runtime_checkable
 class Stateful(Model, Protocol):
     """A model whose partitions keep arrays from step to step (`StepServer.keep`).
 
@@ -228,6 +242,11 @@ class Plan:
         """Return the rows of a partition that `clock` is about."""
         s, of = clock % self.clocks_per_pass, self.clocks_per_pass
         return slice(n_rows * s // of, n_rows * (s + 1) // of)
+
+    @property
+    def looks_on(self) -> bool:
+        """Whether the model's turns change nothing."""
+        return isinstance(self.model, Onlooking)
 
     @property
     def keeps_states(self) -> bool:

@@ -31,6 +31,8 @@ class Policy:
     """Partitions keep arrays that must agree with tables: after a loss everybody goes back."""
     takes_turns: bool = False
     """Let the model act on the tables after each clock; BSP only."""
+    looks_on: bool = False
+    """It only looks at them: the next clock may begin before it has."""
     tol: float | None = None
     """Stop when the loss of a pass is not better than the best by this much ..."""
     n_iter_no_change: int = 2

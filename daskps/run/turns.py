@@ -9,7 +9,7 @@ from typing import Any
 from daskps.errors import ShardLost, StaleLayout
 from daskps.run import events as ev
 from daskps.run.ledger import Ledger
-from daskps.run.plan import Conducted, Model
+from daskps.run.plan import Conducted, Model, Onlooking
 
 Apply = Callable[[str, dict[str, Any], tuple[int, int]], Any]
 """Runs a server function on every shard, once for a (clock, number), and merges the parts."""
@@ -22,6 +22,7 @@ def take_turn(
     calls = itertools.count()
 
     def server(function: str, **params: Any) -> Any:
+        assert not isinstance(model, Onlooking) or function in model.looks_at, function
         # a repeated turn makes the same calls, which shards that have answered only look up
         return apply(function, params, (clock, next(calls)))
 

@@ -227,6 +227,7 @@ class Shard:
         *,
         generation: int | None = None,
         once: tuple[int, int] | None = None,
+        clock: float = math.inf,
     ) -> dict[int, Partial]:
         """Run a server function and return its partial result of each slot.
 
@@ -239,6 +240,8 @@ class Shard:
         once
             (clock, number) of the call: one that comes again is not run again, and has the same
             answer. Answers are kept until a call of another clock.
+        clock
+            Finished clocks that the tables are to have: what is pushed of the next one is not seen.
 
         Raises
         ------
@@ -258,7 +261,7 @@ class Shard:
                 self._check_generation(generation)
             if once is not None and once in self._answers:
                 return self._answers[once]
-            self._settle()
+            self._settle(clock)
             answer = {
                 s: FUNCTIONS[function].partial(
                     {name: t[s] for name, t in self._tables.items() if s in t},

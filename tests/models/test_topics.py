@@ -12,11 +12,14 @@ import scipy.optimize
 import scipy.sparse
 import xarray as xr
 from corpus import K, V, bits, calm, check_agreement, corpus, data, topics
+from hypothesis import given
+from hypothesis import strategies as st
 
 import daskps
 from daskps import LatentDirichletAllocation
 from daskps.errors import DataError, RunFailed
 from daskps.models.documents import halves
+from daskps.models.topic_course import Course
 from daskps.models.topic_fit import fit_topics
 from daskps.models.topic_merge import groups_of
 from daskps.models.topic_model import ConductedTopicModel, check_counts
@@ -70,6 +73,28 @@ def test_counts_agree_in_every_course(parameters: dict[str, Any]) -> None:
     model = fitted(**parameters)
     check_agreement(model)
     assert model.n_iter_ >= parameters.get("max_iter", 60)
+
+
+@given(st.integers(1, 4), st.integers(1, 30), st.integers(0, 150))
+def test_clocks_grow_with_what_was_done_and_end_with_what_was_asked(
+    first: int, more: int, asked: int
+) -> None:
+    course = Course(1, first, max(first, more))
+    sweeps = [course.sweeps(n) for n in range(1, course.passes(asked))]
+    assert course.sweeps(0) == 0  # the pass that draws at random
+    assert sum(sweeps) == course.done(len(sweeps) + 1) >= asked
+    assert sweeps == sorted(sweeps)
+    done = 0
+    for n in sweeps:
+        assert first <= n <= max(first, min(more, done // 4))
+        done += n
+    assert done - asked < max([1, *sweeps])
+
+
+def test_small_data_have_short_clocks_at_first_and_long_ones_later() -> None:
+    assert [clock.item() for clock in model().history_.clock[[0, -1]]] == [0, 11]
+    assert model().n_iter_ == 60  # 5 clocks of 4, 4 of 5 and 2 of 10
+    assert fitted(consistency="ssp").history_.sizes["clock"] == 16
 
 
 def test_slices_find_the_planted_topics_too() -> None:
@@ -271,6 +296,6 @@ def test_counts_that_disagree_are_noticed() -> None:
 
 
 def test_a_result_that_disagrees_with_the_documents_is_refused() -> None:
-    model = ConductedTopicModel(V, (0.1,) * K, 0.01, 1, 1, 0)
+    model = ConductedTopicModel(V, (0.1,) * K, 0.01, Course(1, 1, 1), 0)
     with pytest.raises(RunFailed, match="expected 5"):
         fit_topics(model, data(), RunOptions(max_iter=2), 5, None)

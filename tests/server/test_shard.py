@@ -144,6 +144,16 @@ def test_bsp_answers_with_the_rows_of_the_last_barrier() -> None:
     np.testing.assert_array_equal(pull_all(shard, clock=1).rows[0], expected)
 
 
+def test_a_function_for_a_clock_does_not_see_what_is_pushed_of_the_next() -> None:
+    shard = alone(counters(partitions=2))
+    ones = np.ones((20, 1, 1), np.int64)
+    for clock in (0, 1):  # the second clock is complete, too: nobody has asked for it yet
+        for p in (0, 1):
+            shard.push(push_all(shard, ones, partition=p, clock=clock))
+        found = [shard.apply("norm1", {"table": "count"}, clock=c) for c in (clock, clock + 1)]
+        assert [sum(parts.values()) for parts in found] == [40 * clock, 40 * (clock + 1)]
+
+
 @pytest.mark.parametrize("generation", [1, 3])
 def test_another_generation_is_refused_and_changes_nothing(generation: int) -> None:
     shard = Shard(counters(1, 1, ROWS), range(N_SLOTS), 2)
