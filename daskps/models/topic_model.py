@@ -228,13 +228,16 @@ class TopicModel:
         seeds: Sequence[int],
     ) -> tuple[lda_gibbs.Swept, float]:
         """Draw topics, and return also what tokens lost by all others' in the last sweep."""
-        pulled, _ = server.pull([data.totals])
-        found = server.rows(data.rows)
+        if data.rows.at is None:  # all words': then the totals are known by the rows
+            found = server.rows(data.rows)
+            n_k = np.bincount(found["columns"], found["counts"], self.n_topics).astype(np.int64)
+        else:
+            pulled, _ = server.pull([data.totals])
+            n_k, found = pulled[0][0, 0].copy(), server.rows(data.rows)
         ptr = np.concatenate([[0], np.cumsum(found["lengths"], dtype=np.int64)])
         rows = lda.Rows(ptr, found["columns"].astype(np.uint32), found["counts"])
         swept = lda_gibbs.sweeps(
-            *(data.tokens, topics, documents, data.lengths, rows),
-            *(pulled[0][0, 0].copy(), prior, seeds),
+            data.tokens, topics, documents, data.lengths, rows, n_k, prior, seeds
         )
         some = data.here > 0
         whole = np.log(data.lengths[some] - 1 + prior.alpha.sum()) @ data.here[some]
