@@ -82,14 +82,15 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: None) -> No
     Path("vocab.kos.txt").write_text("\n".join(f"w{n}" for n in range(20)) + "\n")
 
 
-def run(page: str, here: Mapping[str, str] | None = None) -> None:
-    """Run the code of a page; `here` has what stands for its addresses on this machine."""
+def run(page: str, here: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run the code of a page, and return its names; `here` stands for addresses in it."""
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in code(page):
         text = block.code
         for there, this in (here or {}).items():
             text = text.replace(there, this)
         exec(compile(text, page, "exec"), names)
+    return names
 
 
 @pytest.mark.usefixtures("files")
@@ -108,7 +109,8 @@ def test_code_of_page_with_a_cluster_runs(page: str, tmp_path: Path) -> None:
         return
     with daskps.local_cluster(2) as cluster:
         daskps.read_svmlight("a9a", "ads.zarr")
-        run(page, {ADDRESS: cluster.scheduler_address, "s3://bucket": str(tmp_path)})
+        names = run(page, {ADDRESS: cluster.scheduler_address, "s3://bucket": str(tmp_path)})
+        names["client"].close()
 
 
 def lines_of_commands() -> list[str]:
