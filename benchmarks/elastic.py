@@ -43,6 +43,8 @@ SIZES = (1, 2, 4, 1)
 """Workers, one after the other in one fit."""
 BEFORE, AFTER = 6.0, 16.0
 """Seconds before and after a kill that are looked at."""
+EVERY = (2, 8)
+"""Clocks between two checkpoints."""
 
 
 def fit(train: Dataset, **given: Any) -> daskps.LogisticRegression:
@@ -83,31 +85,52 @@ def measure_replicas(options: argparse.Namespace) -> Report:
 
 
 def measure_checkpoints(options: argparse.Namespace) -> Report:
-    """Return rows/s and the workers' memory without and with a checkpoint every second clock."""
+    """Return rows/s and memory of workers without and with checkpoints, and what the disk does."""
     train, store = dataset(options, options.wide), options.data / "elastic-cuts.zarr"
-    peaks: dict[str, list[int]] = {"none": [], "every 2": []}
+    every: dict[str, int | None] = {"none": None, **{f"every {n}": n for n in EVERY}}
+    peaks: dict[str, list[int]] = {name: [] for name in every}
+    clock: list[float] = []
 
     def run(name: str, pids: Sequence[int]) -> float:
         shutil.rmtree(store, ignore_errors=True)
-        cuts = {} if name == "none" else {"checkpoint": store, "checkpoint_every": 2}
+        n = every[name]
+        cuts = {} if n is None else {"checkpoint": store, "checkpoint_every": n}
         with Watch({str(pid): pid for pid in pids}) as watch:
             clf = fit(train, max_iter=options.passes, **cuts)
         grown = [watch.peaks[str(pid)] - watch.before[str(pid)] for pid in pids]
         peaks[name].append(max(grown))
         shutil.rmtree(store, ignore_errors=True)
+        if n is None:
+            clock.append(float(np.diff(clf.history_.seconds.values).mean()))
         return speed(clf)
 
     with daskps.local_cluster(WORKERS, memory_limit=0) as cluster, Client(cluster) as client:
         pids = list(client.run(os.getpid).values())
         fit(train, max_iter=1)
         found = in_turns({name: lambda n=name: run(n, pids) for name in peaks}, options.repeats)
-    pairs = zip(*found.values(), strict=True)
+    plain, before = found["none"], median(peaks["none"])
+    ratios = {n: [x / y for x, y in zip(found[n], plain, strict=True)] for n in found}
+    nbytes = 8 * options.wide
     return {
         "rows_per_s": {name: median(x) for name, x in found.items()},
-        "price": 1 - median(stored / plain for plain, stored in pairs),
+        "price": {name: 1 - median(x) for name, x in ratios.items()},
         "peak_mb": {name: median(x) / 1e6 for name, x in peaks.items()},
-        "memory": median(peaks["every 2"]) / median(peaks["none"]),
+        "memory": {name: median(x) / before for name, x in peaks.items()},
+        "clock": median(clock),
+        "mb": nbytes / 1e6,
+        "disk": disk(options.data / "elastic-disk", nbytes),
     }
+
+
+def disk(path: Path, nbytes: int) -> dict[str, float]:
+    """Return seconds, and those of a processor, that writing `nbytes` takes at the least here."""
+    zeros, found = np.zeros(nbytes // 4, np.float32), {}
+    for _ in range(2):  # the second time, the system has memory for the file
+        start, used = time.perf_counter(), time.process_time()
+        zeros.tofile(path)
+        found = {"wall": time.perf_counter() - start, "processor": time.process_time() - used}
+    path.unlink()
+    return found
 
 
 def measure_scale(options: argparse.Namespace) -> Report:
@@ -199,14 +222,20 @@ def show(report: Report) -> None:
         console.print(table)
     if "checkpoints" in report:
         x = report["checkpoints"]
-        table = Table("", *x["rows_per_s"], "", title="checkpoints", title_justify="left")
-        table.add_row(
-            "rows/s", *(f"{v:,.0f}" for v in x["rows_per_s"].values()), f"-{x['price']:.1%}"
-        )
-        table.add_row(
-            "peak MB", *(f"{v:,.0f}" for v in x["peak_mb"].values()), f"x {x['memory']:.2f}"
-        )
+        table = Table("clocks", *x["rows_per_s"], title="checkpoints", title_justify="left")
+        for name, row, form in (
+            ("rows/s", "rows_per_s", ",.0f"),
+            ("price", "price", ".1%"),
+            ("peak MB", "peak_mb", ",.0f"),
+            ("beside none", "memory", ".2f"),
+        ):
+            table.add_row(name, *(format(v, form) for v in x[row].values()))
         console.print(table)
+        console.print(
+            f"a clock takes {x['clock']:.2f} s; {x['mb']:,.0f} MB to the disk in one piece, "
+            f"without a checksum: {x['disk']['wall']:.2f} s, {x['disk']['processor']:.2f} s of a "
+            "processor"
+        )
     if "kill" in report:
         x = report["kill"]
         console.print(

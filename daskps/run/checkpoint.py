@@ -24,6 +24,7 @@ from zarr.core.sync import sync
 from daskps import html
 from daskps.data.format import array_of
 from daskps.errors import CheckpointError
+from daskps.run.chunks import ChunkWriter, batches
 from daskps.run.events import Turn
 from daskps.run.ledger import Ledger
 from daskps.server.shard import Frozen
@@ -33,9 +34,6 @@ from daskps.server.spec import ServerSpec
 logger = logging.getLogger("daskps")
 
 VERSION = 1
-BATCH = 24 * 2**20
-"""Bytes that are moved to or from the store in one call; above 32 MB malloc would give each a fresh
-mapping, whose pages cost more than the copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,39 +136,15 @@ def write_slots(
     group = zarr.open_group(store, path=cut, mode="r+")
     for name, slots in tables.items():
         array = array_of(group, name)
-        for some in _batches(list(slots), array):
-            block = np.zeros((len(some), *array.shape[1:]), array.dtype)
-            for i, slot in enumerate(some):
-                _, rows = in_key_order(*slots[slot])
-                block[i, : len(rows)] = rows
-            array[some[0] : some[-1] + 1] = block
-            if f"{name}_key" in group:
-                _write_keys(array_of(group, f"{name}_key"), some, slots)
+        rows_to = ChunkWriter(array)
+        named = f"{name}_key"
+        keys_to = ChunkWriter(array_of(group, named)) if named in group else None
+        for some in batches(list(slots), array):
+            held = {slot: in_key_order(*slots[slot]) for slot in some}
+            rows_to.put({slot: rows for slot, (_, rows) in held.items()})
+            if keys_to is not None:
+                keys_to.put({slot: k for slot, (k, _) in held.items() if k is not None})
             written(name, some)
-
-
-def _write_keys(array: zarr.Array[Any], some: list[int], slots: Mapping[int, Any]) -> None:
-    for slot in some:
-        keys, _ = slots[slot]
-        padded = np.zeros(array.shape[1], np.uint64)
-        padded[: len(keys)] = np.sort(keys)
-        array[slot] = padded
-
-
-def _batches(slots: list[int], array: zarr.Array[Any]) -> Iterable[list[int]]:
-    """Cut `slots` into runs whose chunks are moved at once, in bounded memory.
-
-    Runs, because zarr takes ten times as long for a list of positions as for a slice.
-    """
-    chunk = max(1, int(np.prod(array.shape[1:])) * array.dtype.itemsize)
-    n, run = max(1, BATCH // chunk), list[int]()
-    for slot in slots:
-        if run and (slot != run[-1] + 1 or len(run) == n):
-            yield run
-            run = []
-        run.append(slot)
-    if run:
-        yield run
 
 
 def publish(store: str, cut: str, manifest: Manifest) -> None:
@@ -328,7 +302,7 @@ def _chunks(
         array = array_of(group, name)
     except Exception as error:
         raise _unreadable(name, slots, where, f"its metadata is damaged: {error}") from error
-    for some in _batches(slots, array):
+    for some in batches(slots, array):
         try:
             block = np.asarray(array[some[0] : some[-1] + 1])
         except Exception as error:  # codecs raise many kinds for damaged bytes

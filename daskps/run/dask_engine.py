@@ -31,7 +31,7 @@ from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
 from daskps.run.pace import Pace
 from daskps.run.plan import Plan
-from daskps.run.replicas import loss_of
+from daskps.run.replicas import leaving, loss_of
 from daskps.run.task import mean_metrics
 from daskps.server.layout import Door, ShardRef
 
@@ -120,6 +120,10 @@ class DaskEngine(Engine):
     def workers(self) -> list[str]:
         """Return the addresses of the workers that may hold shards."""
         return placing.may_hold(self._running())
+
+    def addresses(self) -> list[str]:
+        """Return the addresses of all workers."""
+        return list(self._running())
 
     def _running(self) -> dict[str, Any]:
         found = self._ask(self._scheduler.identity, n_workers=-1)["workers"]
@@ -240,8 +244,7 @@ class DaskEngine(Engine):
             for future in futures.values():
                 future.result(timeout=PING)
         # who_has, not the proxy: a proxy binds to whatever client is the default one
-        keys = [f.key for f in futures.values()]
-        found = self._ask(self._scheduler.who_has, keys=keys)
+        found = self._ask(self._scheduler.who_has, keys=[f.key for f in futures.values()])
         refs = [
             ShardRef(shard, incarnations[shard], found[future.key][0], str(future.key))
             for shard, future in futures.items()
@@ -275,13 +278,12 @@ class DaskEngine(Engine):
             token, *figures = (message[n] for n in ("token", "metrics", "worker", "answers"))
             self._inbox.put(lambda: self._finished(token, ev.TaskDone(token, *figures)))
         elif "leaving" in message:
-            self.post(ev.WorkerLeaving(message["leaving"]))
+            self._inbox.put(lambda: leaving(self, message["leaving"]))
         elif "joined" in message:
             self._inbox.put(lambda: self._joined(message["joined"]))
         elif "lost" in message:
-            address = message["lost"]
-            self._caller.lose(address)
-            self._inbox.put(lambda: self._lost(address))
+            self._caller.lose(message["lost"])
+            self._inbox.put(lambda: self._lost(message["lost"]))
 
     def _joined(self, address: str) -> ev.Event:
         self._pace.joined(address)
@@ -322,8 +324,7 @@ class DaskEngine(Engine):
         return {"workers": wanted, "allow_other_workers": len(wanted) == 1} if wanted else {}
 
     def _probe(self, waited_for: Sequence[Future[Any]] = ()) -> None:
-        refs = [*self.layout.refs.values(), *self.replicas.values()]
-        holders = {ref.address for ref in refs}
+        holders = {r.address for r in (*self.layout.refs.values(), *self.replicas.values())}
         keys = [f.key for f in (*waited_for, *(f for f, _ in list(self._tasks.values())))]
         dask_probe.probe(self._client, self._line, holders, keys, PING)
 
@@ -390,9 +391,8 @@ class DaskEngine(Engine):
 
     def _close(self) -> None:
         Hub.of(self._client).detach(self.plan.run)
-        futures = [f for f, _ in self._tasks.values()]
-        futures += [*self._made, *self._data, *self._held_out]
-        for future in futures:
+        tasks = (f for f, _ in self._tasks.values())
+        for future in (*tasks, *self._made, *self._data, *self._held_out):
             future.release()
         self._spent.release()
         self._tasks.clear()

@@ -68,26 +68,28 @@ class DaskpsScheduler(SchedulerPlugin):
         # `cluster.scale` gives names where addresses are expected
         known = {str(w.name): w.address for w in self._scheduler.workers.values()}
         leaving = {known.get(str(w), w) for w in wanted}
-        holders = [w for w in leaving if self._holds_shard(w)]
-        if not holders or not self._somebody_stays(leaving):
+        if not any(map(self._holds_shard, self._scheduler.workers)) or not self._stays(leaving):
             return await self._retire(names=names, workers=workers, **rest, **kwargs)
-        for address in holders:
+        # also those that hold nothing: a move that is under way may be about to change that
+        for address in leaving:
             self._scheduler.log_event(TOPIC, {"leaving": address})
         deadline = time.monotonic() + DRAINED
-        while any(map(self._holds_shard, holders)) and time.monotonic() < deadline:
+        while any(map(self._holds_shard, leaving)) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         try:
             return await self._retire(workers=sorted(leaving), **rest)
         finally:
-            for address in holders:
+            for address in leaving:
                 if self._scheduler.workers.get(address) in self._scheduler.running:  # Dask refused
                     self._scheduler.log_event(TOPIC, {"joined": address})
 
     def _holds_shard(self, address: str) -> bool:
         worker = self._scheduler.workers.get(address)
-        return worker is not None and any(is_shard(task.key) for task in worker.actors)
+        # one that is being made there counts: `actors` may not name it yet, or name it elsewhere
+        tasks = () if worker is None else (*worker.actors, *worker.processing)
+        return any(is_shard(task.key) for task in tasks)
 
-    def _somebody_stays(self, leaving: Container[str]) -> bool:
+    def _stays(self, leaving: Container[str]) -> bool:
         return any(w.address not in leaving for w in self._scheduler.running)
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:

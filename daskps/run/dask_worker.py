@@ -183,13 +183,17 @@ class DaskpsWorker(WorkerPlugin):
     ) -> dict[str, Any]:
         """Answer a message to one of the shards here; the handler itself."""
         ref = ShardRef(shard, incarnation, self.worker.address, key)
+        loop = asyncio.get_running_loop()
         try:
+            if operation == "recent":  # of the process, not of a shard
+                look = functools.partial(self.buffers.recent.of, **message)
+                found = await loop.run_in_executor(None, look)
+                return {"status": "OK", "result": to_serialize(found)}
             host = self.host(ref)
             if operation == "ping":
                 return {"status": "OK", "result": host.ping()}
             if operation == "door":
                 return {"status": "OK", "result": self.keeper.door}
-            loop = asyncio.get_running_loop()
             if operation == "mirror":
                 self._mirror(host, **message)
                 return {"status": "OK", "result": None}

@@ -224,6 +224,14 @@ class Engine(ABC):
         """Call operations that may move all that a shard holds."""
         return self._call(calls, self._bulk_timeout)
 
+    def ask(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
+        """Call operations for an answer within `timeout` seconds."""
+        return self._call(calls, timeout)
+
+    def addresses(self) -> list[str]:
+        """Return the addresses of all workers."""
+        return self.workers()
+
     # -- for subclasses ----------------------------------------------------------------------
 
     @abstractmethod
@@ -289,7 +297,7 @@ class Engine(ABC):
         return None if self.checkpoints is None else self.checkpoints.store
 
     @property
-    def _nbytes(self) -> int:
+    def nbytes(self) -> int:
         """Bytes of all range tables."""
         return sum(
             t.n_rows * t.width * t.updater.n_fields * t.updater.dtype.itemsize
@@ -299,7 +307,7 @@ class Engine(ABC):
     @property
     def _bulk_timeout(self) -> float:
         """Seconds in which every shard must have moved all that it holds."""
-        return self.recovery_timeout + (self._nbytes + self._states_nbytes) / SLOWEST
+        return self.recovery_timeout + (self.nbytes + self._states_nbytes) / SLOWEST
 
     def _all(
         self, operation: str, *, within: float | None = None, twice: bool = False, **kwargs: Any
@@ -318,7 +326,7 @@ class Engine(ABC):
         return ev.TaskFailed(token, "lost" if isinstance(error, ShardLost) else "error", error)
 
     def _apply(self, function: str, params: Mapping[str, Any], once: tuple[int, int]) -> Any:
-        within = self.plan.call_timeout + self._nbytes / SCAN
+        within = self.plan.call_timeout + self.nbytes / SCAN
         call: dict[str, Any] = {"function": function, "params": params}
         call["generation"] = self.layout.generation
         looks = self.plan.looks_on

@@ -61,6 +61,8 @@ class WorkerLeaving:
     """A worker is about to be retired: what it holds must move first."""
 
     worker: str
+    holds: bool = True
+    """Whether it holds anything; if not, it must not be given anything any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class Recovered:
     seconds: float = 0.0
     by_replicas: bool = False
     """Whether replicas have taken the places of what was lost, and nothing was loaded."""
+    recalled: int = 0
+    """Rows of lost shards that workers had pulled since the cut, see `daskps.run.recall`."""
 
 
 @dataclass(frozen=True, slots=True)

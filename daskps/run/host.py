@@ -40,7 +40,7 @@ class ShardHost:
     OPERATIONS = frozenset(
         (
             *("apply", "values", "kept", "freeze", "write_cut", "thaw", "dump"),
-            *("advance", "restore", "stats", "ping"),
+            *("advance", "restore", "recall", "stats", "ping"),
         )
     )
 
@@ -141,6 +141,10 @@ class ShardHost:
         samples = min(manifest.samples[s] for s in self._slots) if self._slots else 0.0
         states = partition_states.read(store, cut, manifest.states, partitions, whole=whole)
         self.shard.restore(generation, clocks, samples, tables, states)
+
+    def recall(self, parts: Sequence[Arrays]) -> int:
+        """See `Shard.recall`."""
+        return self.shard.recall(parts)
 
     def move_in(self, generation: int, clocks: Mapping[int, int], parts: Sequence[Arrays]) -> None:
         """Begin with what other shards have handed over."""

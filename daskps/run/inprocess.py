@@ -163,6 +163,8 @@ class InProcessEngine(Engine):
     def _call(self, calls: Sequence[ControlCall], timeout: float) -> list[Any]:
         def one(ref: ShardRef, operation: str, kwargs: Mapping[str, Any]) -> Any:
             try:
+                if operation == "recent":  # of the process, not of a shard
+                    return self._transport.buffers.recent.of(**kwargs)
                 self._transport.local(ref)
                 if operation == "move_in":
                     return self._move_in(self._hosts[ref.shard], **kwargs)

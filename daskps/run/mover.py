@@ -39,6 +39,8 @@ def move(engine: Engine, action: ev.Move) -> ev.Moved | ev.MoveFailed:
     if changed and (failed := _shards(engine, action, seats, changed)):
         return failed
     whole = not engine.keeps_replicas or complete(engine, action, changed)
+    # work stealing may put a shard where nobody wanted it
+    whole &= not any(ref.address in action.leaving for ref in engine.layout.refs.values())
     if changed or engine.layout is not layout:
         engine.all_moved()
     moved = sum(_at(layout, s) != _at(engine.layout, s) for s in range(layout.n_slots))

@@ -46,9 +46,9 @@ class Moves:
         """Take news of a worker."""
         self.leaving.discard(event.worker)
         match event:
-            case ev.WorkerLeaving(worker):
+            case ev.WorkerLeaving(worker, holds):
                 self.leaving.add(worker)
-                self.wanted, self.failed = True, 0
+                self.wanted, self.failed = self.wanted or holds, 0
             case ev.WorkerJoined():
                 self.wanted, self.failed = self.wanted or self.rebalance or self.replicas, 0
 
@@ -64,5 +64,5 @@ class Moves:
             self.wanted |= self.failed < ATTEMPTS
 
     def recovered(self) -> None:
-        """Take note that shards stand again, some of them without a replica."""
-        self.wanted, self.failed = self.wanted or self.replicas, 0
+        """Take note that shards stand again, without a replica, or on a worker that leaves."""
+        self.wanted, self.failed = self.wanted or self.replicas or bool(self.leaving), 0

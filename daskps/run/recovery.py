@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from daskps.errors import CheckpointError, RunFailed
 from daskps.run import checkpoint
 from daskps.run import events as ev
+from daskps.run.recall import recall
 from daskps.run.replicas import promote, release
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def recover(engine: Engine, action: ev.Recover) -> ev.Recovered | ev.RecoveryFai
         except (TimeoutError, OSError) as error:
             return ev.RecoveryFailed(error)
         if not again:
-            return ev.Recovered(action.number, clocks, ways[0].cut, time.monotonic() - start)
+            recalled = recall(engine, sorted(down)) if action.how == "partial" else 0
+            seconds = time.monotonic() - start
+            return ev.Recovered(action.number, clocks, ways[0].cut, seconds, recalled=recalled)
         lost = again
     return ev.RecoveryFailed(
         RunFailed(

@@ -193,3 +193,9 @@ def loss_of(engine: Engine, address: str, shards: Collection[int] | None = None)
     copies = tuple(s for s, ref in replicas.items() if ref.address == address)
     covered = all(s in replicas and s not in copies for s in shards)
     return ev.WorkerLost(address, tuple(shards), copies, covered=covered)
+
+
+def leaving(engine: Engine, address: str) -> ev.WorkerLeaving:
+    """Return the news that a worker is about to be retired, with whether it holds anything."""
+    held = (*engine.layout.refs.values(), *engine.replicas.values())
+    return ev.WorkerLeaving(address, any(ref.address == address for ref in held))

@@ -164,12 +164,18 @@ class _Watching(_BoundServer):
         return self._client.state(partition=self.partition, clock=LATEST)
 
 
+def _client(plan: Plan, layout: Layout, transport: Transport) -> ParameterClient:
+    # in BSP a loss takes everybody back: what was pulled since is of no use
+    run = None if plan.server.sync else plan.run
+    return ParameterClient(plan.server, layout, transport, run)
+
+
 def run_task(
     plan: Plan, data: Prepared, partition: int, clock: int, layout: Layout, transport: Transport
 ) -> dict[str, float]:
     """Run one step and return its figures: the model's sums, seconds and bytes."""
     start = time.perf_counter()
-    client = ParameterClient(plan.server, layout, transport)
+    client = _client(plan, layout, transport)
     server = _BoundServer(plan, data, client, transport.buffers, partition, clock)
     with _pools().limit(limits=1):  # a worker thread is the unit of parallelism, BLAS is not
         metrics = plan.model.step(data.slices[clock % plan.clocks_per_pass], server)
@@ -192,7 +198,7 @@ def run_evaluation(
     plan: Plan, data: Prepared, partition: int, clock: int, layout: Layout, transport: Transport
 ) -> Mapping[str, float]:
     """Evaluate one prepared partition of the held-out dataset at the state of `clock`."""
-    client = ParameterClient(plan.server, layout, transport)
+    client = _client(plan, layout, transport)
     server = _Watching(plan, data, client, transport.buffers, partition, clock)
     with _pools().limit(limits=1):
         return _figures(plan.model.evaluate(data.slices[0], server))

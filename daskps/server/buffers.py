@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from daskps.server.recent import Recent
+
 LINE = 64
 """Bytes of a line of the processor's cache; arrays begin where one does."""
 
@@ -21,6 +23,8 @@ class Buffers:
 
     def __init__(self) -> None:
         self._held: dict[tuple[int, str], NDArray[np.uint8]] = {}
+        self.recent = Recent()
+        """Which of it holds what tasks pulled last."""
 
     def take(self, purpose: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return an array with arbitrary content.
@@ -45,4 +49,5 @@ class Buffers:
 
     def clear(self) -> None:
         """Let go of all memory; arrays that are in use stay valid."""
+        self.recent.clear()
         self._held.clear()

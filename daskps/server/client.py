@@ -86,12 +86,17 @@ class ParameterClient:
         Where the slots are.
     transport
         How to get there.
+    run
+        Name under which pulls are remembered in case of a loss; None does not.
     """
 
-    def __init__(self, spec: ServerSpec, layout: Layout, transport: Transport) -> None:
+    def __init__(
+        self, spec: ServerSpec, layout: Layout, transport: Transport, run: str | None = None
+    ) -> None:
         self.spec = spec
         self.layout = layout
         self.traffic = Traffic()
+        self._run = run
         self._tables = {t.name: t for t in spec.tables}
         self._transport = transport
         self._places = spec.placements()
@@ -110,7 +115,10 @@ class ParameterClient:
         samples
             Samples that the shards had seen (the least of them where they differ).
         """
-        rows = [self._empty(i, k) for i, k in enumerate(keysets)]
+        recent, place = self._transport.buffers.recent, 0
+        if self._run is not None:
+            place = recent.begin(sum(map(self._nbytes, keysets)))
+        rows = [self._empty(f"pull {i} {place}", k) for i, k in enumerate(keysets)]
         near, far = self._split()
 
         def message(runs: Runs) -> tuple[Pull, Blocks]:
@@ -123,6 +131,12 @@ class ParameterClient:
         wait = self._send(calls)
         seen = [shard.pull(*message(runs)) for shard, runs in near]
         seen += wait()
+        if self._run is not None:
+            by_slot = np.zeros(self.spec.n_slots)
+            for (_, runs), samples in zip([*near, *far], seen, strict=True):
+                for first, stop in runs:
+                    by_slot[first:stop] = samples
+            recent.note(self._run, place, keysets, rows, by_slot)
         return rows, min(seen)
 
     def push(
@@ -236,10 +250,14 @@ class ParameterClient:
                 near.append((here, runs))
         return near, far
 
-    def _empty(self, number: int, keyset: KeySet) -> NDArray[Any]:
+    def _nbytes(self, keyset: KeySet) -> int:
+        t = self._tables[keyset.table]
+        return len(keyset) * t.updater.n_pull * t.width * t.updater.dtype.itemsize
+
+    def _empty(self, purpose: str, keyset: KeySet) -> NDArray[Any]:
         t = self._tables[keyset.table]
         shape = (len(keyset), t.updater.n_pull, t.width)
-        return self._transport.buffers.take(f"pull {number}", shape, t.updater.dtype)
+        return self._transport.buffers.take(purpose, shape, t.updater.dtype)
 
     def _blocks(
         self, arrays: Sequence[NDArray[Any]], keysets: Sequence[KeySet], runs: Runs

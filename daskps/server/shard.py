@@ -23,6 +23,7 @@ from daskps.server.functions import FUNCTIONS, Partial, check_tables
 from daskps.server.gather import Index, Rows
 from daskps.server.messages import Ack, Arrays, Ask, Blocks, Pull, Push, Stats, Want
 from daskps.server.mirror import Mirror, Queue
+from daskps.server.recent import newest_last
 from daskps.server.slot import slot_of
 from daskps.server.spec import ServerSpec
 from daskps.server.states import States
@@ -359,6 +360,21 @@ class Shard:
                         self._tables[name][s] = slot_of(place, s)
                     else:
                         self._tables[name][s].load(*rows[s])
+
+    def recall(self, parts: Sequence[Arrays]) -> int:
+        """Bring rows of a cut nearer to what was lost, by what tasks had pulled of them since.
+
+        `parts` are those of `Recent.of`; of a row the newest counts, and none older than the cut.
+        Returns how many rows were set, again and again where there are several pulls.
+        """
+        n = 0
+        with self._lock:
+            for part, slot, samples in newest_last(parts, self.samples):
+                for name, table in self._tables.items():
+                    if (rows := part.get(f"row/{name}/{slot}")) is not None:
+                        n += table[slot].recall(part.get(f"at/{name}/{slot}"), rows, samples)
+                self.samples = samples
+        return n
 
     def stats(self) -> Stats:
         """Return bytes held and calls answered."""

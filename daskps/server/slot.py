@@ -170,6 +170,21 @@ class TableSlot:
         """Take note that nobody needs the frozen `rows` as they are."""
         self._shared &= self.rows is not rows
 
+    def recall(self, at: Index, pulled: Rows, T: float) -> int:
+        """Set rows `at` to what was pulled of them, (k, n_pull, width), after `T` samples.
+
+        Keys that have no row get one, unless what was pulled is what it would begin with. Returns
+        how many rows were set.
+        """
+        idx, updater = self.locate(at, create=False), self.spec.updater
+        if self._index is not None and idx is not None and at is not None:
+            start = np.empty_like(pulled)
+            updater.pull(self._fresh(at), T, start)
+            learnt = (idx != FREE) | (pulled != start).any(axis=(1, 2))
+            idx, pulled = self.locate(at[learnt], create=True), pulled[learnt]
+        updater.recall(self.writable(), idx, pulled, T)
+        return len(pulled)
+
     def load(self, keys: NDArray[np.uint64] | None, rows: Rows) -> None:
         """Replace the content, dropping what was gathered."""
         if keys is None and rows.shape != self.rows.shape:

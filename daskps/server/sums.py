@@ -48,6 +48,13 @@ class Add(msgspec.Struct, frozen=True, tag=True):
     def push_dtype(self) -> np.dtype[Any]:
         return self.dtype
 
+    @property
+    def recalls(self) -> bool:
+        return False
+
+    def recall(self, rows: Array, idx: Index, pulled: Array, T: float) -> None:
+        raise AssertionError("a push that counts twice changes a sum")
+
     def init(self, rows: Array, values: Array) -> None:
         rows[:, 0] = values
 

@@ -66,6 +66,17 @@ class Updater(Protocol):
     short: bool
     """Whether pushes travel as bfloat16 (`daskps.server.short`)."""
 
+    @property
+    def recalls(self) -> bool:
+        """Whether what a task has pulled may stand in for rows that are lost (`recall`).
+
+        Where the merge rule discounts what came since a pull: there it does no harm if a push that
+        others had pulled already comes once more. And there steps leave what they pull as it is.
+        """
+
+    def recall(self, rows: Array, idx: Index, pulled: Array, T: float) -> None:
+        """Set rows `idx` to what was `pulled` of them, (k, n_pull, width), after T samples."""
+
     def init(self, rows: Array, values: Array) -> None:
         """Set fresh `rows` (m, n_fields, width) to hold `values` (m, width)."""
 
@@ -121,6 +132,13 @@ class _Local(msgspec.Struct, frozen=True):
     @property
     def push_dtype(self) -> np.dtype[Any]:
         return np.dtype(np.uint16 if self.short else np.float32)
+
+    @property
+    def recalls(self) -> bool:
+        return self.discount
+
+    def recall(self, rows: Array, idx: Index, pulled: Array, T: float) -> None:
+        rows[slice(None) if idx is None else idx, : self.n_pull] = pulled
 
     @property
     def shrinks(self) -> bool:
@@ -198,6 +216,10 @@ class AdaGrad(_Local, frozen=True, tag=True):
         gather(rows, idx, out)
         if self.discount:
             _merge.flush_adagrad(frozen(rows), *rows_of(idx), *self._pace(), float(T), out)
+
+    def recall(self, rows: Array, idx: Index, pulled: Array, T: float) -> None:
+        _Local.recall(self, rows, idx, pulled, T)
+        rows[slice(None) if idx is None else idx, 3] = T
 
     @property
     def shrinks(self) -> bool:

@@ -66,6 +66,7 @@ def test_a_shard_holder_dies(tmp_path: Path, consistency: str, nanny: bool) -> N
     assert_as_calm(outcome, consistency)
     (recovered,) = seen.of(ev.Recovered)
     assert recovered.cut is not None
+    assert (recovered.recalled > 0) == (consistency != "bsp")  # by a worker that stays
     assert kill.at is not None
     assert seen.pause_after(kill.at) < RESUMED
 

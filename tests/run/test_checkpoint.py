@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 from daskps.errors import CheckpointError
-from daskps.run import checkpoint
+from daskps.run import checkpoint, chunks
 from daskps.run.ledger import Ledger
 from daskps.server.keys import localise
 from daskps.server.messages import Push
@@ -106,11 +106,11 @@ def test_what_is_written_is_read_slot_by_slot(store: str) -> None:
 def test_slots_are_moved_in_runs_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list of positions would take zarr ten times as long as a slice."""
     array: Any = zarr.create_array({}, shape=(40, 4), chunks=(1, 4), dtype="float32")
-    monkeypatch.setattr(checkpoint, "BATCH", 3 * 16)
+    monkeypatch.setattr(chunks, "BATCH", 3 * 16)
     slots = [0, 1, 5, 6, 7, 8, 9, 30]
-    batches = list(checkpoint._batches(slots, array))
-    assert batches == [[0, 1], [5, 6, 7], [8, 9], [30]]
-    assert list(checkpoint._batches([], array)) == []
+    runs = list(chunks.batches(slots, array))
+    assert runs == [[0, 1], [5, 6, 7], [8, 9], [30]]
+    assert list(chunks.batches([], array)) == []
 
 
 def test_a_cut_without_its_manifest_does_not_exist(store: str) -> None:
