@@ -132,20 +132,30 @@ def check() -> None:
 
 
 def stragglers() -> None:
-    table = Table("partitions/worker", "consistency", "calm s", "nothing", "copies", "spared too")
-    for k in (2, 4, 8):
-        for staleness in (0, 3):
-            base = Costs(compute=1.0, spread=0.1)
-            late = replace(base, slow={0: 5.0})
-            calm = simulated(4, k, staleness, base, n_clocks=20).seconds
-            runs = [
-                simulated(4, k, staleness, replace(late, spare=spare), n_clocks=20, speculate=copy)
-                for copy, spare in ((False, False), (True, False), (True, True))
-            ]
-            name = "BSP" if staleness == 0 else f"SSP({staleness})"
-            ratios = [f"{r.seconds / calm:.2f} x" for r in runs]
-            table.add_row(str(k), name, f"{calm:.1f}", *ratios)
-    console.print(table)
+    """Print what a slow worker, or tasks that are delayed, cost beside the calm run."""
+    base = Costs(compute=1.0, spread=0.1)
+    for title, late in (
+        ("one of four workers 5 x slower", replace(base, slow={0: 5.0})),
+        ("5 % of the tasks 5 x slower", replace(base, delayed=0.05)),
+    ):
+        names = ("partitions/worker", "consistency", "calm s", "nothing", "copies", "spared too")
+        table = Table(*names, "idle s", title=title)
+        for k in (2, 4, 8):
+            for staleness in (0, 3):
+                _straggle(table, base, late, k, staleness)
+        console.print(table)
+
+
+def _straggle(table: Table, base: Costs, late: Costs, k: int, staleness: int) -> None:
+    calm = simulated(4, k, staleness, base, n_clocks=20).seconds
+    runs = [
+        simulated(4, k, staleness, replace(late, spare=spare), n_clocks=20, speculate=copy)
+        for copy, spare in ((False, False), (True, False), (True, True))
+    ]
+    name = "BSP" if staleness == 0 else f"SSP({staleness})"
+    ratios = [f"{r.seconds / calm:.2f} x" for r in runs]
+    idle = f"{runs[0].waited:.1f} to {runs[-1].waited:.1f}"
+    table.add_row(str(k), name, f"{calm:.1f}", *ratios, idle)
 
 
 def scale() -> None:

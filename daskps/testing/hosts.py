@@ -56,6 +56,12 @@ class Hosts(Farm):
         """Put it in again."""
         _ip("link", "set", f"v-{name}", "up")
 
+    def slow(self, name: str, megabits: float) -> None:
+        """Let the link of a worker's host carry so many Mb/s each way; see `can_slow`."""
+        inside = ("nsenter", "--target", str(self._spaces[name].pid), "--net")
+        for end, prefix in ((f"v-{name}", ()), (f"e-{name}", inside)):
+            _run(*_bucket(end, megabits), prefix=prefix)
+
     def close(self) -> None:
         """End everything that was started."""
         super().close()
@@ -82,8 +88,31 @@ class Hosts(Farm):
         )
 
 
+def can_slow() -> bool:
+    """Return whether the kernel can limit a link (``tc``, ``tbf``); this process has a network."""
+    try:
+        _ip("link", "add", "name", "daskps-probe", "type", "bridge")
+        try:
+            _run(*_bucket("daskps-probe", 1))
+        finally:
+            _ip("link", "delete", "daskps-probe")
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def _bucket(end: str, megabits: float) -> tuple[str, ...]:
+    # not netem, which delays and drops: few kernels have it
+    rate = ("rate", f"{megabits:g}mbit", "burst", "64kb", "latency", "200ms")
+    return ("tc", "qdisc", "replace", "dev", end, "root", "tbf", *rate)
+
+
 def _ip(*words: str, prefix: Iterable[str] = ()) -> None:
-    subprocess.run([*prefix, "ip", *words], check=True, timeout=20, capture_output=True)
+    _run("ip", *words, prefix=prefix)
+
+
+def _run(*words: str, prefix: Iterable[str] = ()) -> None:
+    subprocess.run([*prefix, *words], check=True, timeout=20, capture_output=True)
 
 
 def _namespace(process: str) -> str:

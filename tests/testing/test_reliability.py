@@ -14,7 +14,9 @@ NAMED = set(re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE))
 
 def names_in(path: str) -> set[str]:
     tree = ast.parse((ROOT / "tests" / path).read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return {
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 def test_every_test_that_the_page_names_exists() -> None:
