@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dask
-from dask.typing import Key
 from distributed import Client, Future
 
 from daskps.data import Dataset
 from daskps.errors import RunTimeout
 from daskps.run import dask_worker
 from daskps.run.dask_hub import rather
+from daskps.run.dask_spread import spread
 from daskps.run.plan import Plan
-from daskps.run.seating import dealt
 
 logger = logging.getLogger("daskps")
 
@@ -57,24 +56,14 @@ def submit(
 
 
 def follow(client: Client, futures: Sequence[Future[Any]], workers: Sequence[str]) -> None:
-    """Copy partitions to workers that hold fewer than their share, in the background.
+    """Deal partitions to workers anew, in the background.
 
-    Tasks go where a partition is, so a worker that has just joined would get few.
+    Tasks go where a partition is: a worker that has just joined would get few, and one with a
+    partition more than others, or with a copy of theirs, is waited for at each clock.
     """
     loop: Any = client.loop
-    coroutine = _spread(client.scheduler, [f.key for f in futures], workers)
+    coroutine = client._run_on_scheduler(spread, [f.key for f in futures], list(workers))
     asyncio.run_coroutine_threadsafe(coroutine, loop.asyncio_loop).add_done_callback(_log_failure)
-
-
-async def _spread(scheduler: Any, keys: Sequence[Key], workers: Sequence[str]) -> None:
-    where = await scheduler.who_has(keys=keys)
-    numbers = {w: n for n, w in enumerate(workers)}
-    held = [next((numbers[w] for w in where.get(k, ()) if w in numbers), -1) for k in keys]
-    wanted = dealt(held, range(len(workers)), range(len(workers)))
-    for n, worker in enumerate(workers):
-        mine = [k for k, h, w in zip(keys, held, wanted, strict=True) if h != w == n]
-        if mine:
-            await scheduler.replicate(keys=mine, n=1, workers=[worker])
 
 
 def _log_failure(done: concurrent.futures.Future[None]) -> None:
