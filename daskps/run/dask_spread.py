@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from dask.typing import Key
-from distributed import Scheduler
 
 from daskps.run.seating import dealt
 
@@ -20,7 +20,7 @@ _newest: dict[Key, object] = {}
 """By the first of the keys, the call that counts."""
 
 
-async def spread(keys: Sequence[Key], workers: Sequence[str], dask_scheduler: Scheduler) -> None:
+async def spread(keys: Sequence[Key], workers: Sequence[str], dask_scheduler: Any) -> None:
     """Let every worker hold its share of what is in memory, and nobody else a copy.
 
     Parameters
@@ -47,7 +47,7 @@ async def spread(keys: Sequence[Key], workers: Sequence[str], dask_scheduler: Sc
             del _newest[keys[0]]
 
 
-def _dealt(keys: Sequence[Key], workers: Sequence[str], scheduler: Scheduler) -> dict[Key, str]:
+def _dealt(keys: Sequence[Key], workers: Sequence[str], scheduler: Any) -> dict[Key, str]:
     numbers = {w: n for n, w in enumerate(workers)}
     there = [k for k in keys if _holders(k, scheduler)]
     held = [next((numbers[w] for w in _holders(k, scheduler) if w in numbers), -1) for k in there]
@@ -55,12 +55,12 @@ def _dealt(keys: Sequence[Key], workers: Sequence[str], scheduler: Scheduler) ->
     return {k: workers[n] for k, n in zip(there, owners, strict=True)}
 
 
-def _holders(key: Key, scheduler: Scheduler) -> list[str]:
+def _holders(key: Key, scheduler: Any) -> list[str]:
     task = scheduler.tasks.get(key)
     return sorted(w.address for w in (task.who_has or ())) if task is not None else []
 
 
-def _alone(wanted: dict[Key, str], scheduler: Scheduler) -> bool:
+def _alone(wanted: dict[Key, str], scheduler: Any) -> bool:
     """Ask workers to let go of what another was to have, and has; return whether nobody has any."""
     surplus: dict[str, list[Key]] = defaultdict(list)
     left = False
