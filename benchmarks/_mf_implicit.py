@@ -150,7 +150,7 @@ def standard_error(x: Any) -> float:
 
 
 def compared(own: list[Found], theirs: list[Found]) -> None:
-    """Print how far apart both are, and how much of that is chance."""
+    """Print how far apart both are up to here, and how much of that is chance."""
     means = [np.mean([f.recalls for f in found], axis=0) for found in (own, theirs)]
     recall = means[1].mean()
     apart = (means[0].mean() / recall - 1) * 100
@@ -163,7 +163,8 @@ def compared(own: list[Found], theirs: list[Found]) -> None:
     rates = [np.median([f.each for f in found]) for found in (own, theirs)]
     lists = [np.median([f.lists for f in found]) for found in (own, theirs)]
     print(f"objective {(objectives[0] / objectives[1] - 1) * 100:+.3f} %, {text})")
-    print(f"seconds a pass {rates[0] / rates[1]:.2f} x, for lists {lists[0] / lists[1]:.2f} x")
+    speed = f"seconds a pass {rates[0] / rates[1]:.2f} x, for lists {lists[0] / lists[1]:.2f} x"
+    print(speed, flush=True)
 
 
 def implicit_feedback(train: pd.DataFrame, test: pd.DataFrame, args: argparse.Namespace) -> None:
@@ -181,7 +182,6 @@ def implicit_feedback(train: pd.DataFrame, test: pd.DataFrame, args: argparse.Na
         if there:
             theirs.append(peer(judge, args.implicit, seed))
             theirs[-1].told("implicit", seed)
-    if there:
-        compared(own, theirs)
-    else:
+            compared(own, theirs)
+    if not there:
         print("implicit is not installed")
