@@ -172,21 +172,23 @@ def sweep(
             for j in range(n):
                 x = np.uint64(room[start + j])
                 t, c = x >> bits, x & mask
-                if t == old:
-                    at = j
-                    c -= np.uint64(1)
-                s += np.float32(c) * phi[t]
+                mine = np.uint64(t == old)
+                at += mine * np.uint64(j)
+                s += np.float32(c - mine) * phi[t]
                 sums[j] = s
             mass = np.float64(s) + own + common
             while True:
                 state += np.uint64(0x9E3779B97F4A7C15)
                 u = unit(mixed(state)) * mass
+                place = n  # of the new topic in the list, if it was drawn from there
                 if u < s:
+                    # all are looked at: where a search ends no processor foresees
                     f = np.float32(u)
-                    at_new: Scalar = np.uint64(0)
-                    while at_new + np.uint64(1) < n and sums[at_new] <= f:
-                        at_new += np.uint64(1)
-                    new = np.uint64(room[start + at_new]) >> bits
+                    below: Scalar = np.uint64(0)
+                    for j in range(n):
+                        below += np.uint64(sums[j] <= f)
+                    place = min(below, n - np.uint64(1))
+                    new = np.uint64(room[start + place]) >> bits
                     break
                 u -= np.float64(s)
                 if u < own:
@@ -212,8 +214,14 @@ def sweep(
             phi[new] += inv[new]
             n_k[old] -= 1
             n_k[new] += 1
-            n = remove(room, start, n, at, bits)
-            sizes[d] = add(room, start, n, new, bits)
+            left = remove(room, start, n, at, bits)
+            if place == n:
+                sizes[d] = add(room, start, left, new, bits)
+                continue
+            if place == left:  # the last cell is now where the lost one was
+                place = at
+            room[start + place] += 1
+            sizes[d] = left
         # topics that the row lacks stand behind it; what nobody has any more is left out
         end = n_cells
         for j in range(n_row):
