@@ -173,7 +173,8 @@ class _Body:
             push = Push(*what, h.order)
             return Answer(applied=self._shard.push(push).applied), []
         pull = Pull(h.generation, h.partition, h.clock, self._wants)
-        return Answer(samples=self._shard.pull(pull, self._rows)), self._rows
+        seen = self._shard.pull(pull, self._rows)
+        return Answer(samples=seen.samples, clocks=seen.clocks), self._rows
 
 
 class _Question:

@@ -17,7 +17,7 @@ from daskps.run.parcels import unpack
 from daskps.run.wire import Answer, Stream, lost, raised, request
 from daskps.server.client import Call
 from daskps.server.layout import Door, ShardRef
-from daskps.server.messages import Ack, Ask, Blocks, Pull, Push
+from daskps.server.messages import Ack, Ask, Blocks, Pull, Push, Seen
 
 Note = Callable[[Call, Any, float], None]
 """Takes a call, its answer, and the seconds from sending the first of the calls to the answer."""
@@ -174,7 +174,9 @@ class Peers:
             raise raised(answer.error, answer.text, ref)
         if isinstance(msg, Ask):
             return msg.arrays if answer.applied else None
-        return Ack(answer.applied) if isinstance(msg, Push) else answer.samples
+        if isinstance(msg, Push):
+            return Ack(answer.applied)
+        return Seen(answer.samples, answer.clocks)
 
 
 def _ready(streams: Sequence[Stream], deadline: float) -> Stream:

@@ -80,6 +80,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     """Name of the class of an error."""
     text: str = ""
     samples: float = 0.0
+    clocks: bytes = b""
     applied: bool = False
     parcels: list[Parcel] | None = None
 

@@ -132,12 +132,11 @@ class ParameterClient:
         seen = [shard.pull(*message(runs)) for shard, runs in near]
         seen += wait()
         if self._run is not None:
-            by_slot = np.zeros(self.spec.n_slots)
-            for (_, runs), samples in zip([*near, *far], seen, strict=True):
-                for first, stop in runs:
-                    by_slot[first:stop] = samples
+            # an answer is of all slots of a shard
+            runs_seen = zip((runs for _, runs in [*near, *far]), seen, strict=True)
+            by_slot = {s: x for runs, x in runs_seen for run in runs for s in range(*run)}
             recent.note(self._run, place, keysets, rows, by_slot)
-        return rows, min(seen)
+        return rows, min(x.samples for x in seen)
 
     def push(
         self,

@@ -42,6 +42,15 @@ class Pull:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What a shard had taken when it answered a pull."""
+
+    samples: float
+    clocks: bytes = b""
+    """Pushes that it had counted of each partition, int64; empty in BSP, where the clock tells."""
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     """Deltas of (partition, clock): for each want an array of shape (rows, n_push, width)."""
 

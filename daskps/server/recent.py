@@ -9,7 +9,7 @@ are of use; see `Shard.recall`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.server.keys import KeySet
-from daskps.server.messages import Arrays
+from daskps.server.messages import Arrays, Seen
 
 TWICE = 64 * 2**20
 """Bytes of a pull up to which a thread has two places for pulls."""
@@ -29,8 +29,8 @@ class _Pulled:
     place: int
     keysets: Sequence[KeySet]
     rows: Sequence[NDArray[Any]]
-    samples: NDArray[np.float64]
-    """Seen by the shard of each slot."""
+    seen: Mapping[int, Seen]
+    """By the shard of each slot."""
 
 
 class Recent:
@@ -53,10 +53,10 @@ class Recent:
         place: int,
         keysets: Sequence[KeySet],
         rows: Sequence[NDArray[Any]],
-        samples: NDArray[np.float64],
+        seen: Mapping[int, Seen],
     ) -> None:
         """Take note of what the calling thread has pulled, as `ParameterClient.pull` returns it."""
-        pulled = _Pulled(run, place, keysets, rows, samples)
+        pulled = _Pulled(run, place, keysets, rows, seen)
         self._held[threading.get_ident()] = pulled
 
     def clear(self) -> None:
@@ -76,8 +76,8 @@ class Recent:
         Returns
         -------
         found
-            By name: ``slots`` and ``samples``, which the shard of each slot had seen;
-            ``row/<table>/<slot>`` and, unless they are all rows, ``at/<table>/<slot>``.
+            By name: ``slots``; ``samples``, and of each ``clocks/<slot>``, which its shard had
+            seen; ``row/<table>/<slot>`` and, unless they are all rows, ``at/<table>/<slot>``.
         """
         found = []
         for thread, pulled in list(self._held.items()):
@@ -90,8 +90,10 @@ class Recent:
 
 
 def _some(pulled: _Pulled, tables: Collection[str], slots: Sequence[int]) -> Arrays:
-    wanted = np.array(slots, np.int64)
-    arrays: dict[str, NDArray[Any]] = {"slots": wanted, "samples": pulled.samples[wanted]}
+    samples = np.array([pulled.seen[s].samples for s in slots])
+    arrays: dict[str, NDArray[Any]] = {"slots": np.array(slots, np.int64), "samples": samples}
+    for slot in slots:
+        arrays[f"clocks/{slot}"] = np.frombuffer(pulled.seen[slot].clocks, np.int64)
     for keyset, rows in zip(pulled.keysets, pulled.rows, strict=True):
         if keyset.table not in tables:
             continue

@@ -21,7 +21,7 @@ from daskps.server.cells import histogram, stacked
 from daskps.server.finite import checked
 from daskps.server.functions import FUNCTIONS, Partial, check_tables
 from daskps.server.gather import Index, Rows
-from daskps.server.messages import Ack, Arrays, Ask, Blocks, Pull, Push, Stats, Want
+from daskps.server.messages import Ack, Arrays, Ask, Blocks, Pull, Push, Seen, Stats, Want
 from daskps.server.mirror import Mirror, Queue
 from daskps.server.recent import newest_last
 from daskps.server.slot import slot_of
@@ -72,8 +72,8 @@ class Shard:
 
     # -- data path ---------------------------------------------------------------------------
 
-    def pull(self, msg: Pull, out: Blocks) -> float:
-        """Copy rows to `out` and return the samples seen: nothing there changes afterwards.
+    def pull(self, msg: Pull, out: Blocks) -> Seen:
+        """Copy rows to `out` and return what they have seen: nothing there changes afterwards.
 
         Parameters
         ----------
@@ -92,7 +92,8 @@ class Shard:
             self._admit(msg.clock)
             for want, rows in zip(msg.wants, out, strict=True):
                 pieces.pull(self._tables[want.table], want, self.samples, rows)
-            return self.samples
+            counted = [] if self.spec.sync else [self.clocks[p] for p in sorted(self.clocks)]
+            return Seen(self.samples, np.array(counted, np.int64).tobytes())
 
     def push(self, msg: Push) -> Ack:
         """Take the deltas of (partition, clock) once; their arrays may be used again afterwards.
@@ -252,9 +253,8 @@ class Shard:
             If there is no such function.
         """
         if function not in FUNCTIONS:
-            raise ValueError(
-                f"unknown server function {function!r}; expected one of {sorted(FUNCTIONS)}."
-            )
+            known = sorted(FUNCTIONS)
+            raise ValueError(f"unknown server function {function!r}; expected one of {known}.")
         named = [params[n] for n in ("table", "other", "into") if n in params]
         check_tables(named, self.spec.tables)
         with self._lock:
@@ -263,14 +263,9 @@ class Shard:
             if once is not None and once in self._answers:
                 return self._answers[once]
             self._settle(clock)
-            answer = {
-                s: FUNCTIONS[function].partial(
-                    {name: t[s] for name, t in self._tables.items() if s in t},
-                    self.samples,
-                    **params,
-                )
-                for s in self._slots
-            }
+            partial = FUNCTIONS[function].partial
+            held = {s: {n: t[s] for n, t in self._tables.items() if s in t} for s in self._slots}
+            answer = {s: partial(tables, self.samples, **params) for s, tables in held.items()}
             if once is not None:
                 assert self._barrier.empty, "a function that is run once needs a quiet shard"
                 self._answers = {k: x for k, x in self._answers.items() if k[0] == once[0]}
@@ -365,7 +360,7 @@ class Shard:
         """Bring rows of a cut nearer to what was lost, by what tasks had pulled of them since.
 
         `parts` are those of `Recent.of`; of a row the newest counts, and none older than the cut.
-        Returns how many rows were set, again and again where there are several pulls.
+        Pushes that it has seen are counted, too. Returns how many rows were set, with repetitions.
         """
         n = 0
         with self._lock:
@@ -373,6 +368,8 @@ class Shard:
                 for name, table in self._tables.items():
                     if (rows := part.get(f"row/{name}/{slot}")) is not None:
                         n += table[slot].recall(part.get(f"at/{name}/{slot}"), rows, samples)
+                clocks = enumerate(part[f"clocks/{slot}"].tolist())
+                self.clocks |= {p: max(clock, self.clocks[p]) for p, clock in clocks}
                 self.samples = samples
         return n
 

@@ -53,7 +53,7 @@ class Add(msgspec.Struct, frozen=True, tag=True):
         return False
 
     def recall(self, rows: Array, idx: Index, pulled: Array, T: float) -> None:
-        raise AssertionError("a push that counts twice changes a sum")
+        raise AssertionError("a push that is missing changes a sum")
 
     def init(self, rows: Array, values: Array) -> None:
         rows[:, 0] = values

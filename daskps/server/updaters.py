@@ -70,8 +70,8 @@ class Updater(Protocol):
     def recalls(self) -> bool:
         """Whether what a task has pulled may stand in for rows that are lost (`recall`).
 
-        Where the merge rule discounts what came since a pull: there it does no harm if a push that
-        others had pulled already comes once more. And there steps leave what they pull as it is.
+        Where the merge rule discounts what came since a pull: there rows of different ages may
+        stand side by side, as in any pull. And there steps leave what they pull as it is.
         """
 
     def recall(self, rows: Array, idx: Index, pulled: Array, T: float) -> None:

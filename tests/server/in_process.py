@@ -89,7 +89,7 @@ def pull(shard: Shard, msg: Pull) -> Pulled:
         held = shard.values(want.table, range(want.first, want.stop))
         n = sum(len(v) for _, v in held.values()) if want.sizes is None else sum(want.sizes)
         rows.append(np.empty((n, u.n_pull, width), u.dtype))
-    return Pulled(shard.pull(msg, rows), tuple(rows))
+    return Pulled(shard.pull(msg, rows).samples, tuple(rows))
 
 
 def alone(spec: ServerSpec) -> Shard:

@@ -11,7 +11,7 @@ from in_process import Group, alone, floats, make_spec, pull_all, push_all
 
 from daskps.errors import ShardLost
 from daskps.server.client import ParameterClient
-from daskps.server.messages import Arrays, Pull
+from daskps.server.messages import Arrays, Pull, Seen
 from daskps.server.recent import TWICE, Recent
 from daskps.server.shard import Shard
 from daskps.server.spec import ServerSpec
@@ -47,7 +47,8 @@ def recent_of(shard: Shard, recent: Recent | None = None) -> list[Arrays]:
     group = Group(shard.spec, 1)
     samples, rows = pull_all(shard, clock=0)
     recent = recent or Recent()
-    seen = np.full(shard.spec.n_slots, samples)
+    counted = np.array([shard.clocks[p] for p in range(shard.spec.n_partitions)], np.int64)
+    seen = dict.fromkeys(range(shard.spec.n_slots), Seen(samples, counted.tobytes()))
     recent.note("run", 0, [group.keyset("w")], list(rows), seen)
     return recent.of("run", ["w"], range(shard.spec.n_slots))
 
@@ -59,6 +60,22 @@ def test_a_shard_that_recalls_a_pull_answers_as_the_lost_one_did(updater: AnyUpd
     assert stands.recall(recent_of(lost)) == ROWS
     assert stands.samples == lost.samples
     np.testing.assert_array_equal(pull_all(stands).rows[0], pull_all(lost).rows[0])
+
+
+@pytest.mark.parametrize("updater", RULES, ids=lambda u: type(u).__name__)
+def test_a_push_that_a_recalled_pull_had_seen_is_not_counted_again(updater: AnyUpdater) -> None:
+    spec = spec_of(updater)
+    group = Group(spec, 1)
+    group.shards[0] = trained(spec, 4)
+    keys = group.keyset("w")
+    ParameterClient(spec, group.layout, group, run="run").pull([keys], partition=0, clock=4)
+    stands = trained(spec, 1)
+    stands.recall(group.buffers.recent.of("run", ["w"], range(spec.n_slots)))
+    before = pull_all(stands).rows[0].copy()
+    deltas = floats(updater, (ROWS, updater.n_push, 2), seed=32)
+    assert not stands.push(push_all(stands, deltas, partition=2, clock=3, samples=5.0)).applied
+    np.testing.assert_array_equal(pull_all(stands).rows[0], before)
+    assert stands.push(push_all(stands, deltas, partition=2, clock=4, samples=5.0)).applied
 
 
 def test_of_several_pulls_the_newest_counts_and_none_older_than_the_cut() -> None:
@@ -105,7 +122,7 @@ def test_a_pull_that_is_being_written_over_is_passed_over() -> None:
     assert "row/w/0" in found
     (pulled,) = recent._held.values()
     rows = [r.view(Overtaken) for r in pulled.rows]
-    recent.note("run", 0, pulled.keysets, rows, pulled.samples)
+    recent.note("run", 0, pulled.keysets, rows, pulled.seen)
     assert recent.of("run", ["w"], range(shard.spec.n_slots)) == []
 
 
@@ -116,7 +133,7 @@ def test_threads_runs_and_tables_are_kept_apart() -> None:
     other.join(10)
     assert len(recent_of(shard, recent)) == 2
     assert recent.of("another", ["w"], [0]) == []
-    assert all(set(x) == {"slots", "samples"} for x in recent.of("run", ["v"], [0]))
+    assert all(set(x) == {"slots", "samples", "clocks/0"} for x in recent.of("run", ["v"], [0]))
     assert recent.begin(1) == 1
     assert len(recent.of("run", ["w"], [0])) == 2
     assert recent.begin(TWICE + 1) == 0
