@@ -154,6 +154,7 @@ def show_choice(rows: Sequence[Report]) -> None:
 def plot(rows: Sequence[Report], path: Path, title: str) -> None:
     """Draw every curve; needs matplotlib."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -165,6 +166,10 @@ def plot(rows: Sequence[Report], path: Path, title: str) -> None:
     for goal in GOALS:
         axes.axhline(goal, color="grey", linewidth=0.6, linestyle="--")
     axes.set(xscale="log", xlabel="seconds of training", ylabel="test log-loss", title=title)
+    # names for some ticks, as numbers: ten a decade would lie on each other
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
 
