@@ -69,8 +69,10 @@ def begin(name: str, me: str, worker: str, dask_scheduler: Scheduler) -> None:
 
 def _evict(name: str, scheduler: Scheduler, *, but: str = "") -> None:
     for client in [c for c in scheduler.clients if c != but and _is_driver(c, name)]:
-        # ends the stream, with which go its futures: its shards are let go, and it is told
-        scheduler.client_comms[client].abort()
+        # its futures go, and its shards with them, before it can come back by the same name:
+        # the scheduler would take the new one's for all that it had, and never let go of the rest
+        scheduler.remove_client(client, stimulus_id="daskps-evict")
+        scheduler.client_comms[client].abort()  # it is told
 
 
 def _is_driver(client: str, name: str) -> bool:

@@ -20,11 +20,12 @@ from cluster_tools import (
     stop_group,
     wait_until,
 )
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Scheduler
 
 import daskps
 from daskps import DetachedRun, LogisticRegression
 from daskps.errors import CheckpointError, DataError, RunFailed, RunTimeout
+from daskps.run import detached_driver
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]  # processes start and import
 
@@ -101,6 +102,20 @@ def test_a_run_tells_how_it_goes_and_stops_when_told(farm: Farm, store: str) -> 
     assert model.stop_reason_ == "interrupted"
     assert 0 < model.n_iter_ < 10**6
     run.forget()
+
+
+def forget(name: str, dask_scheduler: Scheduler) -> list[str]:
+    """Forget a run on the scheduler; return its drivers that hold futures right afterwards."""
+    detached_driver.forget(name, dask_scheduler)
+    return [c for c in dask_scheduler.clients if c.startswith("Client-daskps-driver")]
+
+
+def test_a_forgotten_driver_holds_nothing_when_it_comes_back(farm: Farm, store: str) -> None:
+    run = endless(store, "back")
+    wait_until(lambda: run.status.get("clock", 0) > 0, 3 * PATIENCE)
+    assert farm.client.run_on_scheduler(forget, "back") == []
+    run.forget()
+    assert_clean(farm.scheduler)
 
 
 def test_a_run_that_is_forgotten_ends_at_once_and_errors_reach_who_waits(
