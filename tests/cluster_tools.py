@@ -17,7 +17,7 @@ import dask
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from distributed import Client
+from distributed import Client, Event, Future
 from movers import Kept, Movers
 from numpy.typing import NDArray
 
@@ -26,9 +26,14 @@ from daskps.models.lbfgs import LBFGSModel
 from daskps.models.linear import COEF, INTERCEPT, LinearModel
 from daskps.run import events as ev
 from daskps.run.coordinator import Coordinator
+from daskps.run.dask_hub import shard_key
 from daskps.run.driver import Listener
+from daskps.run.host import ShardHost
 from daskps.run.launch import Outcome, RunOptions, run_training
 from daskps.run.plan import Model
+from daskps.server.spec import ServerSpec
+from daskps.server.tables import TableSpec
+from daskps.server.updaters import Add
 from daskps.testing.farm import (
     Farm,
     assert_clean,
@@ -216,3 +221,22 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
         yield process
     finally:
         stop_group(process)
+
+
+# -- shards without a run --------------------------------------------------------------------------
+
+
+def spec(n_rows: int = 4) -> ServerSpec:
+    return ServerSpec((TableSpec("t", n_rows, 1, Add("float32")),), 1, 1, 0)
+
+
+def make_shard(client: Client, incarnation: int = 0, **where: Any) -> Future[Any]:
+    """Submit a shard as the engine does."""
+    key = shard_key("test", 0, incarnation)
+    args = (0, incarnation, spec(), [0], 1)
+    return client.submit(ShardHost, *args, actor=True, key=key, **where)
+
+
+def block(name: str) -> None:
+    """Task: keep a thread busy until the event is set."""
+    Event(name).wait(30)

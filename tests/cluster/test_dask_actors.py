@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cluster_tools import Farm, logistic, memory_dataset, wait_until
+from cluster_tools import Farm, block, logistic, make_shard, memory_dataset, spec, wait_until
 from distributed import (
     Client,
     Event,
@@ -36,14 +36,12 @@ from daskps.errors import RunFailed, ShardLost
 from daskps.run.dask_calls import Caller, Line
 from daskps.run.dask_engine import DaskEngine
 from daskps.run.dask_hub import DaskpsScheduler, Hub, shard_key
-from daskps.run.dask_worker import TOPIC, DaskpsWorker
+from daskps.run.dask_worker import DaskpsWorker
 from daskps.run.host import ShardHost
 from daskps.run.plan import Plan
 from daskps.server.layout import ShardRef
 from daskps.server.messages import Pull, Want
 from daskps.server.spec import ServerSpec
-from daskps.server.tables import TableSpec
-from daskps.server.updaters import Add
 
 pytestmark = pytest.mark.cluster
 
@@ -66,17 +64,6 @@ class Naive:
     def numbers(self) -> float:
         time.sleep(60)  # an answer that does not come before the worker dies
         return 0.0
-
-
-def spec(n_rows: int = 4) -> ServerSpec:
-    return ServerSpec((TableSpec("t", n_rows, 1, Add("float32")),), 1, 1, 0)
-
-
-def make_shard(client: Client, incarnation: int = 0, **where: Any) -> Future[Any]:
-    """Submit a shard as the engine does."""
-    key = shard_key("test", 0, incarnation)
-    args = (0, incarnation, spec(), [0], 1)
-    return client.submit(ShardHost, *args, actor=True, key=key, **where)
 
 
 PULL = Pull(1, 0, 0, (Want("t", 0, 1, None, None),))
@@ -341,11 +328,6 @@ def test_adapt_closes_a_worker_with_an_actor_but_not_the_last_one_with_a_shard()
         assert len(holders - closing) == 1
 
 
-def block(name: str) -> None:
-    """Task: keep a thread busy until the event is set."""
-    Event(name).wait(30)
-
-
 @gen_cluster(
     client=True,
     nthreads=[("127.0.0.1", 1)] * 2,
@@ -376,34 +358,6 @@ async def test_a_stolen_actor_stays_in_the_list_of_the_first_worker_and_a_shard_
     assert not thief.actors
     await Event("free").set()
     await busy
-
-
-@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 3)
-async def test_a_worker_retires_only_after_a_shard_that_was_on_its_way_there_has_gone(
-    c: Client, s: Scheduler, a: Worker, b: Worker, other: Worker
-) -> None:
-    """It holds none when it is told to go, but a move has just sent one there."""
-    await c.register_plugin(DaskpsScheduler())
-    news: list[dict[str, Any]] = []
-    c.subscribe_topic(TOPIC, lambda event: news.append(event[1]))
-    held = make_shard(c, 0, workers=[a.address])
-    await held
-    busy = c.submit(block, "free", workers=[b.address])
-    await async_poll_for(lambda: b.state.executing_count, timeout=5)
-    coming = make_shard(c, 1, workers=[b.address])
-    await async_poll_for(lambda: coming.key in b.state.tasks, timeout=5)
-    s.workers[b.address].actors.clear()  # as where work stealing has brought it
-    both = [b.address, other.address]
-    retiring = asyncio.create_task(c.retire_workers(both, close_workers=False, remove=False))
-    told = [{"leaving": w} for w in both]  # also who holds nothing: nothing must come
-    await async_poll_for(lambda: all(x in news for x in told), timeout=5)
-    await Event("free").set()
-    await busy
-    await wait([coming], timeout=10)
-    assert not retiring.done()
-    coming.release()
-    assert set(await asyncio.wait_for(retiring, 10)) == set(both)
-    assert s.workers[a.address] in s.running
 
 
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)

@@ -60,13 +60,17 @@ def assert_as_calm(outcome: Outcome, consistency: str) -> None:
 def test_a_shard_holder_dies(tmp_path: Path, consistency: str, nanny: bool) -> None:
     seen = Recorder()
     with Farm(2, tmp_path) as farm:
-        kill = at_clock(6, lambda: farm.kill(farm.holders()[0], nanny=nanny))
-        outcome = train(farm.client, consistency, seen, kill, **checkpointed(tmp_path))
+        # three clocks after a cut: by then a worker that stays has pulled what is newer
+        kill = at_clock(7, lambda: farm.kill(farm.holders()[0], nanny=nanny))
+        options = {**checkpointed(tmp_path), "checkpoint_every": 4}
+        outcome = train(farm.client, consistency, seen, kill, **options)
         assert_clean(farm.scheduler)
     assert_as_calm(outcome, consistency)
     (recovered,) = seen.of(ev.Recovered)
     assert recovered.cut is not None
-    assert (recovered.recalled > 0) == (consistency != "bsp")  # by a worker that stays
+    how = seen.of(ev.Recover)[-1].how  # on a busy machine the news may come near the end
+    assert how == "rollback" if consistency == "bsp" else how in ("partial", "replay")
+    assert (recovered.recalled > 0) == (how == "partial")
     assert kill.at is not None
     assert seen.pause_after(kill.at) < RESUMED
 

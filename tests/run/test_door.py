@@ -214,7 +214,7 @@ def test_a_frame_of_another_size_than_it_names_is_refused(office: Office) -> Non
 
 def test_what_each_shard_was_asked_is_counted_and_adds_up_to_all_of_it(office: Office) -> None:
     answers = Answers()
-    office.send = lambda calls: office.peers.send(calls, 5.0, answers.add)  # type: ignore[method-assign]
+    office.send = lambda calls: office.peers.send(calls, 5.0, answers.add)
     office.layout = replace(office.layout, homes=(1, 0))
     client, keyset = office.client(), whole_table(SPEC.placements()["n"])
     client.push([keyset], [np.ones((300, 1, 1), np.int64)], partition=0, clock=0, samples=1)

@@ -28,7 +28,7 @@ RULES: Sequence[AnyUpdater] = (
 
 def spec_of(updater: AnyUpdater, keys: str = "range") -> ServerSpec:
     n_rows = ROWS if keys == "range" else 0
-    return make_spec(TableSpec("w", n_rows, 2, updater, keys), staleness=2)  # type: ignore[arg-type]
+    return make_spec(TableSpec("w", n_rows, 2, updater, keys), staleness=2)
 
 
 def trained(spec: ServerSpec, clocks: int) -> Shard:
@@ -113,7 +113,7 @@ def test_a_pull_that_is_being_written_over_is_passed_over() -> None:
     class Overtaken(np.ndarray):
         """Rows that another pull begins to fill while they are copied."""
 
-        def copy(self, order: str = "C") -> np.ndarray:  # type: ignore[override]
+        def copy(self, order: str = "C") -> np.ndarray:
             recent.clear()
             return super().copy()
 
