@@ -35,7 +35,7 @@ METHODS = {
     "xgboost gblinear": Method(
         train,
         "xgboost",
-        _setting(0.5, 1.7e-5),
+        _setting(0.8, 1.7e-5),
         tuple(_setting(eta, alpha) for eta in (0.5, 0.8) for alpha in (1e-5, 1.7e-5)),
         tuple(range(1, 11)),
     )

@@ -30,8 +30,8 @@ STATE_FIELDS = _state.N_FIELDS
 _EMPTY = np.empty(0, np.float32)
 # Smaller slices say too little about the intercept, and dense rows about their response.
 _MIN_SLICE = 512
-_KAPPA = 0.3
-_REACH_CURVED = 0.8
+# Measured together: docs/decisions/0036.
+_KAPPA, _REACH_CURVED, _BETA_CURVED = 0.6, 4.2, 10.7
 _REACH = {"log_loss": 0.6, "hinge": 0.3, "squared_hinge": 0.2, "squared": 0.45, "huber": 0.45}
 
 
@@ -279,9 +279,9 @@ def default_rates(
 ) -> tuple[float, float]:
     """Return eta and beta that suit data of this scale.
 
-    ``eta = reach / rms norm of a row`` and ``beta = rms of a non-zero``, so that scaling all values
-    by a factor scales the weights by its inverse and changes no prediction. The reach of a loss,
-    how far margins have to come, was measured.
+    ``eta = reach / rms norm of a row`` and ``beta = slow x rms of a non-zero``, so that scaling all
+    values by a factor scales the weights by its inverse and changes no prediction. The reach of a
+    loss, how far margins have to come, was measured, and so was `slow`, which is 1 without kappa.
 
     Parameters
     ----------
@@ -290,12 +290,13 @@ def default_rates(
     loss
         Of margins; quantities are to have a deviation near 1.
     kappa
-        Of the rule; where it ends steps that are too long, they may begin longer.
+        Of the rule. Where it shortens steps by the curvature, the root of n need not: steps begin
+        shorter and stay as they are for longer.
     """
     if nnz == 0 or sum_of_squares <= 0:
         return 0.1, 1.0
-    reach = _REACH[loss.name] if kappa == 0 else _REACH_CURVED
-    return reach * (n_rows / sum_of_squares) ** 0.5, (sum_of_squares / nnz) ** 0.5
+    reach, slow = (_REACH[loss.name], 1.0) if kappa == 0 else (_REACH_CURVED, _BETA_CURVED)
+    return reach * (n_rows / sum_of_squares) ** 0.5, slow * (sum_of_squares / nnz) ** 0.5
 
 
 def warm_up(width: int, *, has_values: bool) -> None:

@@ -12,6 +12,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal, Self, overload
 
 import numpy as np
@@ -85,8 +86,8 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
 
     _state: tuple[State, tuple[TableSpec, ...]] | None = None
     """Rows to start from, and what they mean; None without `warm_start` and `partial_fit`."""
-    _rates: tuple[float, float] | None = None
-    """Eta and beta, if they were chosen by the data."""
+    _rates: Mapping[str, tuple[float, float]] = MappingProxyType({})
+    """Eta and beta by solver, if they were chosen by the data."""
 
     @overload
     def fit(
@@ -211,7 +212,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         """Return the model to train; `start` tells whether it goes on from what is there."""
         loss = self._loss(target)
         kappa = kernel.curvature_of(loss, ftrl=self.solver != "adagrad")
-        rates = self.eta0, self._rates if start else None
+        rates = self.eta0, self._rates.get(self.solver) if start else None
         eta, beta = step_rates(target.dataset, loss, *rates, kappa=kappa)
         classes = () if target.classes is None else tuple(target.classes.tolist())
         alpha, l1_ratio = target.scale.penalty(float(self.alpha), float(self.l1_ratio))
@@ -309,7 +310,7 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         self._state = None
         if outcome.state is not None:
             self._state = without_anchors(outcome.state, model), base.tables()
-        self._rates = None if self.eta0 is not None else (base.eta, base.beta)
+        self._rates = {} if self.eta0 is not None else {self.solver: (base.eta, base.beta)}
 
     def _options(
         self, dataset: Dataset, passes: int, resume: bool, listeners: Sequence[Listener]

@@ -218,7 +218,8 @@ class FactorizationMachine(LinearEstimator):
 
     def _model(self, n_features: int, target: Target, *, start: bool) -> FactorModel:
         loss = self._loss(target)
-        eta, beta = step_rates(target.dataset, loss, self.eta0, self._rates if start else None)
+        rates = self.eta0, self._rates.get(self.solver) if start else None
+        eta, beta = step_rates(target.dataset, loss, *rates)
         linear = LinearModel(
             n_features=0 if self.keys == "hash" else n_features,
             classes=() if target.classes is None else tuple(target.classes.tolist()),

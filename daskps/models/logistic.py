@@ -45,7 +45,7 @@ class LogisticRegression(LinearClassifier):
         each; with BSP only.
     eta0
         Step sizes are ``eta0 / (1 + sqrt(n))``, n being a coordinate's sum of squared gradients;
-        ``"adagrad"`` divides by ``1 + sqrt(n) + 0.3 eta0 n``, which follows the curvature. None
+        ``"adagrad"`` divides by ``1 + sqrt(n) + 0.6 eta0 n``, which follows the curvature. None
         chooses by the scale of the data.
     consistency
         ``"bsp"``: the result depends on data, seed and partitions only, to the bit; ``"ssp"``:
