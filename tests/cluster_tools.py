@@ -39,11 +39,10 @@ from daskps.testing.farm import (
     assert_clean,
     has_shard,
     left_behind,
-    start_python,
     start_worker,
-    stop_group,
     wait_until,
 )
+from daskps.testing.nursery import start_python, stop_group
 
 __all__ = [
     "Farm",

@@ -11,7 +11,6 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,9 +23,7 @@ import psutil
 from distributed import Client, LocalCluster, Scheduler
 
 from daskps.run.dask_hub import is_shard
-
-PATIENCE = 60.0
-"""Seconds that anything that must happen may take."""
+from daskps.testing.nursery import PATIENCE, Nanny, Nursery, start_python, stop_group
 
 
 def wait_until(what: Callable[[], Any], timeout: float = PATIENCE) -> Any:
@@ -69,7 +66,8 @@ class Farm:
         self._directory = Path(self._own.name if self._own else str(directory))
         self._threads = threads
         self._lock = threading.Lock()
-        self._nannies: dict[str, subprocess.Popen[bytes]] = {}
+        self._nannies: dict[str, subprocess.Popen[bytes] | Nanny] = {}
+        self._nursery = Nursery()
         self._numbers = itertools.count()
         with dask.config.set({"temporary-directory": str(self._directory)}):
             self.cluster = LocalCluster(n_workers=0, **options)
@@ -101,10 +99,10 @@ class Farm:
                 self._nannies[name] = self._start(name, options)
         return names
 
-    def _start(self, name: str, options: Iterable[str]) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, options: Iterable[str]) -> subprocess.Popen[bytes] | Nanny:
         """Start the nanny of one worker."""
-        place = (self.address, name, self._directory)
-        return start_worker(*place, threads=self._threads, options=options)
+        place = (self.address, name, self._directory, self._threads, "127.0.0.1")
+        return self._nursery.start(_arguments(*place, options))
 
     def add(self, n_workers: int) -> list[str]:
         """Start workers, wait for them, and return their names."""
@@ -163,11 +161,9 @@ class Farm:
     def processes(self, name: str) -> list[psutil.Process]:
         """Return the worker process under a nanny; none while it is started again."""
         try:
-            nanny = psutil.Process(self._nannies[name].pid)
-            below = nanny.children(recursive=True)
-            servers = [p for p in below if "forkserver" in " ".join(p.cmdline())]
-            servers = [p for p in servers if p.ppid() not in {s.pid for s in servers}]
-            return [p for server in servers for p in server.children()]
+            # the nanny has a process that forks, and the worker is a child of that
+            forking = psutil.Process(self._nannies[name].pid).children()
+            return [worker for process in forking for worker in process.children()]
         except (psutil.NoSuchProcess, KeyError):
             return []
 
@@ -183,6 +179,7 @@ class Farm:
             self.client.close()
         for process in self._nannies.values():
             stop_group(process)
+        self._nursery.close()
         self.cluster.close()
         if self._own is not None:
             self._own.cleanup()
@@ -215,33 +212,17 @@ def start_worker(
     prefix
         A command that runs it, such as one that enters a network namespace.
     """
+    arguments = _arguments(scheduler, name, directory, threads, host, options)
+    return start_python("-m", "daskps.testing.nanny", *arguments, prefix=prefix)
+
+
+def _arguments(
+    scheduler: str, name: str, directory: Path, threads: int, host: str, options: Iterable[str]
+) -> list[str]:
     place = {"name": name, "local-directory": directory, "host": host, "death-timeout": 60}
     limits = {"nthreads": threads, "memory-limit": 0}
     named = [word for k, v in {**limits, **place}.items() for word in (f"--{k}", str(v))]
-    module = ("-m", "daskps.testing.nanny", scheduler, "--no-dashboard")
-    return start_python(*module, *named, *options, prefix=prefix)
-
-
-def start_python(*args: str, prefix: Iterable[str] = (), **kwargs: Any) -> subprocess.Popen[bytes]:
-    """Start Python with this process's import path, as leader of a process group."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-        "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver",
-    }
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **kwargs}
-    command = [*prefix, sys.executable, *args]
-    return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
-
-
-def stop_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL a process that `start_python` started, and those that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(PATIENCE)
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
+    return [scheduler, "--no-dashboard", *named, *options]
 
 
 def has_shard(worker: Any) -> bool:

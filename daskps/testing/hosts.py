@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 
 from daskps.errors import RunFailed
-from daskps.testing.farm import Farm, start_worker, stop_group, wait_until
+from daskps.testing.farm import Farm, start_worker, wait_until
+from daskps.testing.nursery import stop_group
 
 NETWORK = "10.77.0"
 BRIDGE = "daskps0"

@@ -1,18 +1,93 @@
-"""``dask worker`` whose worker processes are forked from one that has imported what they need.
+"""``dask worker`` whose processes are forked from one that has imported what they need.
 
-A worker that died is back in a fraction of the time that a fresh Python takes to import numba.
+A fresh Python takes seconds to import numba and Dask; a worker that died, and a host that comes in
+its place, are here in a fraction of that. With ``--nursery`` this process is the one that they are
+forked from; else it is a nanny itself, and only its workers come fast.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
+import json
 import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from multiprocessing import forkserver, util
 
 from distributed import utils
 from distributed.cli.dask_worker import main
 
 PRELOAD = ["distributed", "daskps._api", "daskps.run.dask_worker"]
+NURSERY = "--nursery"
 
-if __name__ == "__main__":
+
+def prepare() -> None:
+    """Let worker processes be forked from one that imports `PRELOAD`."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
     utils._forkserver_preload_set = True  # or Dask would replace the list by its own
-    main()
+
+
+def hatch() -> None:
+    """Fork a nanny for every line that comes in: the arguments of ``dask worker``, as JSON.
+
+    Its process id goes out. There are no threads here, so that nobody holds a lock at a fork.
+    """
+    for name in PRELOAD:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for nannies that have ended
+    gc.freeze()
+    for line in iter(sys.stdin.readline, ""):
+        if not (pid := os.fork()):
+            be_nanny(json.loads(line))
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.setpgid(pid, pid)  # by whoever comes first
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+
+
+def be_nanny(arguments: Sequence[str]) -> None:
+    """Go on as a nanny that leads a process group, and return when it has ended."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    sys.argv[1:] = arguments
+    fork_server()
+    sys.exit(main(list(arguments)))
+
+
+def fork_server() -> None:
+    """Start the process that forks workers: as a fork of this one, not as a fresh Python."""
+    before = util.spawnv_passfds
+    util.spawnv_passfds = _forked
+    try:
+        forkserver.ensure_running()
+    finally:
+        util.spawnv_passfds = before
+
+
+def _forked(path: bytes, arguments: Sequence[str], keep: Sequence[int]) -> int:
+    """Run ``python -c command`` in a fork of this process, with some of its files."""
+    if pid := os.fork():
+        return pid
+    try:
+        for low, high in pairwise([2, *sorted(keep), os.sysconf("SC_OPEN_MAX")]):
+            os.closerange(low + 1, high)
+        exec(arguments[-1], {})  # what multiprocessing would have given to a fresh Python
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    prepare()
+    if sys.argv[1:] == [NURSERY]:
+        hatch()
+    else:
+        main()

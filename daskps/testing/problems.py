@@ -13,7 +13,10 @@ import scipy.sparse as sp
 
 from daskps._api import (
     Dataset,
+    FactorizationMachine,
     LatentDirichletAllocation,
+    LinearRegression,
+    LinearSVC,
     LogisticRegression,
     MatrixFactorization,
     from_arrays,
@@ -55,24 +58,48 @@ def _dataset() -> Dataset:
     return from_arrays(*rows(), n_partitions=PARTITIONS)
 
 
-def _held_out_loss(model: Any) -> float:
-    X, y = rows(20_000, held_out=True)
-    margins = model.decision_function(X)
-    return float(np.mean(np.logaddexp(0, margins) - y * margins))
+def _logistic_loss(scores: Any, y: Any) -> Any:
+    return np.logaddexp(0, scores) - y * scores
+
+
+def _hinge_loss(scores: Any, y: Any) -> Any:
+    return np.maximum(0, 1 - (2 * y - 1) * scores)
+
+
+def _squared_error(scores: Any, y: Any) -> Any:
+    return (scores - y) ** 2
+
+
+def _steps(
+    model: Any, loss: Callable[[Any, Any], Any], scores: str = "decision_function", **given: Any
+) -> Problem:
+    """Return a problem of a model that takes steps over rows, whose held-out `loss` counts."""
+    options = {"tol": None, "rows_per_clock": 2000, "random_state": 0, "progress": False, **given}
+
+    def quality(fitted: Any) -> float:
+        X, y = rows(20_000, held_out=True)
+        return float(np.mean(loss(getattr(fitted, scores)(X), y)))
+
+    return Problem(model(max_iter=10, **options), lambda m: m.fit(_dataset()), quality)
 
 
 def _logistic(consistency: Consistency, replicas: int = 0) -> Problem:
-    model = LogisticRegression(
-        consistency=consistency,
-        replicas=replicas,
-        alpha=1e-3,
-        max_iter=10,
-        tol=None,
-        rows_per_clock=2000,
-        random_state=0,
-        progress=False,
-    )
-    return Problem(model, lambda m: m.fit(_dataset()), _held_out_loss)
+    given = {"consistency": consistency, "replicas": replicas, "alpha": 1e-3}
+    return _steps(LogisticRegression, _logistic_loss, **given)
+
+
+def _vectors(consistency: Consistency) -> Problem:
+    return _steps(LinearSVC, _hinge_loss, consistency=consistency, alpha=1e-3)
+
+
+def _least_squares(consistency: Consistency) -> Problem:
+    given = {"consistency": consistency, "alpha": 1e-3}
+    return _steps(LinearRegression, _squared_error, "predict", **given)
+
+
+def _machine(consistency: Consistency) -> Problem:
+    given = {"n_factors": 4, "consistency": consistency, "alpha": 1e-3}
+    return _steps(FactorizationMachine, _logistic_loss, **given)
 
 
 @cache
@@ -136,9 +163,21 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "lr-asp": lambda: _logistic("asp"),
     "lr-bsp-replicas": lambda: _logistic("bsp", replicas=1),
     "lr-ssp-replicas": lambda: _logistic("ssp", replicas=1),
+    "svm-bsp": lambda: _vectors("bsp"),
+    "svm-ssp": lambda: _vectors("ssp"),
+    "svm-asp": lambda: _vectors("asp"),
+    "linear-bsp": lambda: _least_squares("bsp"),
+    "linear-ssp": lambda: _least_squares("ssp"),
+    "linear-asp": lambda: _least_squares("asp"),
+    "fm-bsp": lambda: _machine("bsp"),
+    "fm-ssp": lambda: _machine("ssp"),
+    "fm-asp": lambda: _machine("asp"),
     "mf-sgd": lambda: _factors(max_iter=10),
+    "mf-ssp": lambda: _factors(max_iter=10, consistency="ssp"),
+    "mf-asp": lambda: _factors(max_iter=10, consistency="asp"),
     "mf-als": lambda: _factors(loss="implicit", max_iter=6),
     "lda-bsp": lambda: _topics("bsp"),
     "lda-ssp": lambda: _topics("ssp"),
+    "lda-asp": lambda: _topics("asp"),
 }
 """By name: the model and the consistency."""

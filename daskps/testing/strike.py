@@ -19,6 +19,8 @@ from daskps.testing.farm import Farm
 
 SLICE = 0.05
 """Seconds in which a slow worker stands still once and runs once."""
+AWAY = 1.0
+"""Seconds between two looks of a cluster's manager: so long, at the most, a lost host is missed."""
 TORN = 64
 """Bytes that fit in a file when the disk is full."""
 
@@ -97,7 +99,7 @@ class Striker:
         return str(self._store)
 
     def _manage(self) -> None:
-        while not self._over.wait(0.2):
+        while not self._over.wait(AWAY):
             missing = self._n_workers - len(self._farm.alive())
             self._farm.start(max(0, missing))
 
