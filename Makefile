@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 PARALLEL ?= -n 2 --dist worksteal
 BIN := .venv/bin
 SEEDS ?= 0:200
-MODELS ?= lr-bsp,lr-ssp,lr-asp
+MODELS ?= all
 
 .PHONY: help demo test slow chaos lint notebooks docs floors clean
 .DEFAULT_GOAL := help

@@ -34,16 +34,16 @@ def _seeds(context: Any, option: Any, text: str) -> range:
 @click.option("--seeds", default="0:10", callback=_seeds, show_default=True, help="First:behind.")
 @click.option(
     "--models",
-    default="lr-bsp,lr-ssp",
+    default="all",
     show_default=True,
-    help=f"Dealt to the seeds in turn: some of {', '.join(PROBLEMS)}.",
+    help=f"Dealt to the seeds in turn: all, or some of {', '.join(PROBLEMS)}.",
 )
 @click.option("--workers", default=3, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="File for JSON lines, appended to.")
 @click.option("--limit", default=float("inf"), help="Seconds after which no run is begun.")
 def main(seeds: range, models: str, workers: int, out: Path | None, limit: float) -> None:
     """Run schedules of faults over estimators, and check what must hold."""
-    names = models.split(",")
+    names = list(PROBLEMS) if models == "all" else models.split(",")
     if unknown := sorted(set(names) - set(PROBLEMS)):
         raise click.BadParameter(f"no such models: {unknown}; expected some of {list(PROBLEMS)}.")
     begun, console = time.monotonic(), Console()
@@ -57,7 +57,7 @@ def main(seeds: range, models: str, workers: int, out: Path | None, limit: float
                 if time.monotonic() - begun > limit:
                     break
                 name = names[seed % len(names)]
-                farm = farm or Farm(workers, scratch)
+                farm = farm or Farm(workers, scratch, warm="daskps.testing.problems:warm")
                 report = _one(farm, problems[name], calms[name], seed, workers)
                 found.append((name, report))
                 _tell(console, name, report, out)

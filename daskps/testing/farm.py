@@ -53,13 +53,21 @@ class Farm:
         For Dask's scratch files; a temporary one by default.
     threads
         Tasks that a worker runs at once.
+    warm
+        ``module:function`` that has been called in every worker's process before it begins: it
+        trains some models, so that new workers need not compile.
     """
 
     host = "127.0.0.1"
     """Where the scheduler is."""
 
     def __init__(
-        self, n_workers: int, directory: str | os.PathLike[str] | None = None, *, threads: int = 1
+        self,
+        n_workers: int,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        threads: int = 1,
+        warm: str | None = None,
     ) -> None:
         options: dict[str, Any] = {"host": self.host, "dashboard_address": f"{self.host}:0"}
         self._own = tempfile.TemporaryDirectory() if directory is None else None
@@ -67,7 +75,7 @@ class Farm:
         self._threads = threads
         self._lock = threading.Lock()
         self._nannies: dict[str, subprocess.Popen[bytes] | Nanny] = {}
-        self._nursery = Nursery()
+        self._nursery = Nursery(warm)
         self._numbers = itertools.count()
         with dask.config.set({"temporary-directory": str(self._directory)}):
             self.cluster = LocalCluster(n_workers=0, **options)

@@ -15,9 +15,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from multiprocessing import forkserver, util
+from typing import Any
 
 from distributed import utils
 from distributed.cli.dask_worker import main
@@ -32,13 +34,28 @@ def prepare() -> None:
     utils._forkserver_preload_set = True  # or Dask would replace the list by its own
 
 
-def hatch() -> None:
+def hatch(warm: str = "") -> None:
     """Fork a nanny for every line that comes in: the arguments of ``dask worker``, as JSON.
 
     Its process id goes out. There are no threads here, so that nobody holds a lock at a fork.
+
+    Parameters
+    ----------
+    warm
+        ``module:function``, called before.
+
+    Raises
+    ------
+    RuntimeError
+        If there are threads all the same.
     """
     for name in PRELOAD:
         importlib.import_module(name)
+    if warm:
+        module, _, function = warm.partition(":")
+        getattr(importlib.import_module(module), function)()
+    if others := threading.enumerate()[1:]:
+        raise RuntimeError(f"threads would be lost in a fork: {others}.")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for nannies that have ended
     gc.freeze()
     for line in iter(sys.stdin.readline, ""):
@@ -73,21 +90,21 @@ def fork_server() -> None:
         util.spawnv_passfds = before
 
 
-def _forked(path: bytes, arguments: Sequence[str], keep: Sequence[int]) -> int:
-    """Run ``python -c command`` in a fork of this process, with some of its files."""
+def _forked(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+    """Run ``python -c command`` in a fork of this process, which keeps some of its files."""
     if pid := os.fork():
         return pid
     try:
-        for low, high in pairwise([2, *sorted(keep), os.sysconf("SC_OPEN_MAX")]):
+        for low, high in pairwise([2, *sorted(passfds), os.sysconf("SC_OPEN_MAX")]):
             os.closerange(low + 1, high)
-        exec(arguments[-1], {})  # what multiprocessing would have given to a fresh Python
+        exec(args[-1], {})  # what multiprocessing would have given to a fresh Python
     finally:
         os._exit(0)
 
 
 if __name__ == "__main__":
     prepare()
-    if sys.argv[1:] == [NURSERY]:
-        hatch()
+    if NURSERY in sys.argv[1:2]:
+        hatch(*sys.argv[2:])
     else:
         main()

@@ -48,9 +48,16 @@ class Nanny:
 
 
 class Nursery:
-    """Forks nannies from one process, which is started when the first is asked for."""
+    """Forks nannies from one process, which is started when the first is asked for.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    warm
+        ``module:function`` that this process calls before, so that its forks need not compile.
+    """
+
+    def __init__(self, warm: str | None = None) -> None:
+        self._warm = [warm] if warm else []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, arguments: Iterable[str]) -> Nanny:
@@ -67,7 +74,7 @@ class Nursery:
             If the process that forks is gone.
         """
         if self._process is None:
-            self._process = _start()
+            self._process = self._start()
         stdin, stdout = cast("Any", self._process.stdin), cast("Any", self._process.stdout)
         with contextlib.suppress(BrokenPipeError):
             stdin.write(json.dumps(list(arguments)).encode() + b"\n")
@@ -79,19 +86,18 @@ class Nursery:
             )
         return Nanny(int(answer))
 
+    def _start(self) -> subprocess.Popen[bytes]:
+        # what a nanny would set for a fresh Python must be there before anything is imported
+        early = dask.config.get("distributed.nanny.pre-spawn-environ")
+        environment = {name: str(value) for name, value in early.items() if value is not None}
+        arguments, pipe = ("-m", "daskps.testing.nanny", "--nursery", *self._warm), subprocess.PIPE
+        return start_python(*arguments, environment=environment, stdin=pipe, stdout=pipe)
+
     def close(self) -> None:
         """End the process that forks; its nannies go on."""
         if self._process is not None:
             stop_group(self._process)
             self._process = None
-
-
-def _start() -> subprocess.Popen[bytes]:
-    # what a nanny would set for a fresh Python must be there before anything is imported
-    early = dask.config.get("distributed.nanny.pre-spawn-environ")
-    environment = {name: str(value) for name, value in early.items() if value is not None}
-    arguments, pipe = ("-m", "daskps.testing.nanny", "--nursery"), subprocess.PIPE
-    return start_python(*arguments, environment=environment, stdin=pipe, stdout=pipe)
 
 
 def start_python(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from sklearn.base import clone
 
 from daskps._api import (
     Dataset,
@@ -71,7 +72,7 @@ def _squared_error(scores: Any, y: Any) -> Any:
 
 
 def _steps(
-    model: Any, loss: Callable[[Any, Any], Any], scores: str = "decision_function", **given: Any
+    model: Any, loss: Callable[[Any, Any], Any], *, scores: str = "decision_function", **given: Any
 ) -> Problem:
     """Return a problem of a model that takes steps over rows, whose held-out `loss` counts."""
     options = {"tol": None, "rows_per_clock": 2000, "random_state": 0, "progress": False, **given}
@@ -84,8 +85,8 @@ def _steps(
 
 
 def _logistic(consistency: Consistency, replicas: int = 0) -> Problem:
-    given = {"consistency": consistency, "replicas": replicas, "alpha": 1e-3}
-    return _steps(LogisticRegression, _logistic_loss, **given)
+    options: dict[str, Any] = {"consistency": consistency, "replicas": replicas}
+    return _steps(LogisticRegression, _logistic_loss, alpha=1e-3, **options)
 
 
 def _vectors(consistency: Consistency) -> Problem:
@@ -93,13 +94,13 @@ def _vectors(consistency: Consistency) -> Problem:
 
 
 def _least_squares(consistency: Consistency) -> Problem:
-    given = {"consistency": consistency, "alpha": 1e-3}
-    return _steps(LinearRegression, _squared_error, "predict", **given)
+    options: dict[str, Any] = {"consistency": consistency, "alpha": 1e-3}
+    return _steps(LinearRegression, _squared_error, scores="predict", **options)
 
 
 def _machine(consistency: Consistency) -> Problem:
-    given = {"n_factors": 4, "consistency": consistency, "alpha": 1e-3}
-    return _steps(FactorizationMachine, _logistic_loss, **given)
+    options: dict[str, Any] = {"n_factors": 4, "consistency": consistency, "alpha": 1e-3}
+    return _steps(FactorizationMachine, _logistic_loss, **options)
 
 
 @cache
@@ -181,3 +182,10 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "lda-asp": lambda: _topics("asp"),
 }
 """By name: the model and the consistency."""
+
+
+def warm() -> None:
+    """Train each model a little, so that what it needs is compiled here."""
+    for make in PROBLEMS.values():
+        problem = make()
+        problem.fit(clone(problem.estimator).set_params(max_iter=1))
