@@ -82,6 +82,11 @@ def calm_run(estimator: Any, fit: Fit, quality: Callable[[Any], float] | None = 
     """Fit a clone of `estimator` without a cluster, to compare with.
 
     Call it where there is no current Dask client.
+
+    Raises
+    ------
+    ValueError
+        If the fitted estimator has no arrays to compare.
     """
     watcher = Watcher()
     model = clone(estimator)
@@ -90,7 +95,12 @@ def calm_run(estimator: Any, fit: Fit, quality: Callable[[Any], float] | None = 
             fit(model)
     finally:
         watcher.end()
-    return Calm(fingerprint(model), _quality(model, quality), watcher.finished)
+    if not (bits := fingerprint(model)):
+        raise ValueError(
+            f"{model!r} has learnt no arrays, expected some in attributes such as coef_; without "
+            "them every run would look equal."
+        )
+    return Calm(bits, _quality(model, quality), watcher.finished)
 
 
 def chaos(

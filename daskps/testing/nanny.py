@@ -72,8 +72,8 @@ def be_nanny(arguments: Sequence[str]) -> None:
     os.setpgid(0, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
+    for stream in range(3):
+        os.dup2(null, stream)
     os.close(null)
     sys.argv[1:] = arguments
     fork_server()

@@ -75,14 +75,14 @@ class Nursery:
         """
         if self._process is None:
             self._process = self._start()
-        stdin, stdout = cast("Any", self._process.stdin), cast("Any", self._process.stdout)
+        forking = cast("Any", self._process)
         with contextlib.suppress(BrokenPipeError):
-            stdin.write(json.dumps(list(arguments)).encode() + b"\n")
-            stdin.flush()
-        if not (answer := stdout.readline()):
+            forking.stdin.write(json.dumps(list(arguments)).encode() + b"\n")
+            forking.stdin.flush()
+        if not (answer := forking.stdout.readline()):
             raise RunFailed(
-                f"the process that forks nannies ended with {self._process.wait(PATIENCE)}; does "
-                f"`{sys.executable} -m daskps.testing.nanny --help` work?"
+                f"the process that forks nannies ended with {forking.wait(PATIENCE)}: "
+                f"{forking.stderr.read().decode()[-1000:]!r}; expected the number of a process."
             )
         return Nanny(int(answer))
 
@@ -91,7 +91,9 @@ class Nursery:
         early = dask.config.get("distributed.nanny.pre-spawn-environ")
         environment = {name: str(value) for name, value in early.items() if value is not None}
         arguments, pipe = ("-m", "daskps.testing.nanny", "--nursery", *self._warm), subprocess.PIPE
-        return start_python(*arguments, environment=environment, stdin=pipe, stdout=pipe)
+        return start_python(
+            *arguments, environment=environment, stdin=pipe, stdout=pipe, stderr=pipe
+        )
 
     def close(self) -> None:
         """End the process that forks; its nannies go on."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+import dask
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -116,7 +118,9 @@ def _ratings() -> Any:
 
 def _factors(**options: Any) -> Problem:
     model = MatrixFactorization(8, random_state=0, **options)
-    return Problem(model, lambda m: m.fit(_ratings()))
+    explicit = options.get("loss") != "implicit"
+    quality = (lambda m: float(m.rmse(_ratings()))) if explicit else None
+    return Problem(model, lambda m: m.fit(_ratings()), quality)
 
 
 @cache
@@ -186,6 +190,8 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 
 def warm() -> None:
     """Train each model a little, so that what it needs is compiled here."""
-    for make in PROBLEMS.values():
-        problem = make()
-        problem.fit(clone(problem.estimator).set_params(max_iter=1))
+    # threads would be lost in a fork: those of Dask end here
+    with ThreadPoolExecutor(1) as pool, dask.config.set(pool=pool):
+        for make in PROBLEMS.values():
+            problem = make()
+            problem.fit(clone(problem.estimator).set_params(max_iter=1))

@@ -121,14 +121,14 @@ class Watcher:
 def fingerprint(estimator: Any) -> dict[str, bytes]:
     """Return the bits of every array that an estimator has learnt.
 
-    These are its attributes with a trailing underscore that are arrays, sparse matrices or xarray
-    objects, apart from ``history_``, which holds times.
+    These are its attributes and properties with a trailing underscore that are arrays, sparse
+    matrices or xarray objects, apart from ``history_``, which holds times.
     """
     found: dict[str, bytes] = {}
-    for name in sorted(vars(estimator)):
-        if name.endswith("_") and not name.startswith("_") and name != "history_":
-            for part, array in _arrays(getattr(estimator, name)):
-                found[f"{name}{part}"] = array.tobytes()
+    names = {*vars(estimator), *dir(type(estimator))} - {"history_"}
+    for name in sorted(n for n in names if n.endswith("_") and not n.startswith("_")):
+        for part, array in _arrays(getattr(estimator, name, None)):
+            found[f"{name}{part}"] = array.tobytes()
     return found
 
 
