@@ -1,8 +1,9 @@
 """A draw by weights that are products, 16 at a time: what compilers do not make of a loop.
 
-Owns one instruction sequence, written for LLVM, which makes of it whatever vectors the processor
+Owns two instruction sequences, written for LLVM, which makes of them whatever vectors the processor
 has. Weights of a lane stand 16 apart, so that a draw is that of a lane, by cumulative sums in one
 vector, and then of one of the few weights in it. There is no branch that depends on the draw.
+Either waits for its own results: several tokens are weighed, and then several lanes drawn.
 """
 
 from __future__ import annotations
@@ -28,19 +29,48 @@ def _weigh(
     prior: Any,
     phi: Any,
     weights: Any,
+    at: Any,
     blocks: Any,
-    which: Any,
-    less: Any,
-    u: Any,
+    sums: Any,
+    number: Any,
 ) -> Any:
-    """Fill `weights` with ``(counts[start + k] + prior[k]) * phi[k]`` and draw a lane.
+    """Fill `weights` with ``(counts[start + k] + prior[k]) * phi[k]``, and `sums` by lane.
 
     Parameters
     ----------
     counts, start
         Unsigned integers; where the first of them stands.
-    prior, phi, weights
+    prior, phi
         float32, `blocks` times 16.
+    weights, at
+        float32; where the first of `blocks` times 16 goes.
+    blocks
+        Vectors of 16.
+    sums, number
+        float32; the 16 sums go to ``16 * number``.
+    """
+    signature = types.void(counts, start, prior, phi, weights, at, blocks, sums, number)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def data(number: int) -> Any:
+            return _data(context, builder, signature, args, number)
+
+        count = ir.IntType(signature.args[0].dtype.bitwidth)
+        source, out = builder.gep(data(0), [args[1]]), builder.gep(data(4), [args[5]])
+        total = _products(builder, source, count, data(2), data(3), out, args[6])
+        builder.store(total, _vector_at(builder, data(7), args[8]), align=4)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _draw(typing_context: Any, sums: Any, number: Any, which: Any, less: Any, u: Any) -> Any:
+    """Draw a lane by the sums of `weigh`.
+
+    Parameters
+    ----------
+    sums, number
+        float32; the 16 sums are those from ``16 * number`` on.
     which, less
         The weight of topic `which` counts for so much less.
     u
@@ -52,20 +82,26 @@ def _weigh(
         The lane, what is left of ``u * total`` in it, and the sum of weights.
     """
     result = types.Tuple((types.uint64, types.float32, types.float32))
-    signature = result(counts, start, prior, phi, weights, blocks, which, less, u)
+    signature = result(sums, number, which, less, u)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def data(number: int) -> Any:
-            array = context.make_array(signature.args[number])
-            return array(context, builder, args[number]).data
-
-        count = ir.IntType(signature.args[0].dtype.bitwidth)
-        source = builder.gep(data(0), [args[1]])
-        sums = _products(builder, source, count, data(2), data(3), data(4), args[5])
-        lane, rest, total = _lane(builder, sums, *args[6:])
+        place = _vector_at(builder, _data(context, builder, signature, args, 0), args[1])
+        lane, rest, total = _lane(builder, builder.load(place, align=4), *args[2:])
         return context.make_tuple(builder, result, [builder.zext(lane, I64), rest, total])
 
     return signature, codegen
+
+
+def _data(context: Any, builder: Any, signature: Any, args: Any, number: int) -> Any:
+    """Return where the numbers of an array that is an argument begin."""
+    array = context.make_array(signature.args[number])
+    return array(context, builder, args[number]).data
+
+
+def _vector_at(builder: Any, pointer: Any, number: Any) -> Any:
+    """Return where a vector of an array of them stands."""
+    first = builder.gep(pointer, [builder.shl(number, I64(BITS))])
+    return builder.bitcast(first, FLOATS.as_pointer())
 
 
 def _products(
@@ -131,4 +167,6 @@ def _moved(builder: Any, vector: Any, by: int) -> Any:
 
 
 weigh: Any = intrinsic(_weigh)
-"""``weigh(counts, start, prior, phi, weights, blocks, which, less, u)``, in compiled code."""
+"""``weigh(counts, start, prior, phi, weights, at, blocks, sums, number)``, in compiled code."""
+draw: Any = intrinsic(_draw)
+"""``draw(sums, number, which, less, u)``, in compiled code."""

@@ -8,7 +8,8 @@ that are there.
 
 What is delayed: counts are brought up to date after every few tokens, for a processor cannot read
 a vector of which it has just written a number; and the tokens of a word are in such an order that
-two of one document do not follow each other.
+two of one document do not follow each other. Tokens that do not see each other are drawn together,
+step by step: a processor looks ahead some hundred instructions, which is about one token.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskps.kernels._lanes import BITS, LANES, weigh
+from daskps.kernels._lanes import BITS, LANES, draw, weigh
 from daskps.kernels._lda_sweep import F32, I64, TOGETHER, Cells, Scalar, mixed
 from daskps.prefetch import prefetch
 
@@ -27,6 +28,8 @@ AHEAD = 8
 """Tokens between asking for a document's counts and visiting them."""
 CHUNK = 8
 """Tokens between two updates of counts."""
+MANY = 6
+"""From so many tokens of a word on, totals are brought up to date for all topics at once."""
 LINE = 64
 """Bytes that are asked for at a time."""
 
@@ -104,6 +107,21 @@ def moved(
     return n
 
 
+@njit(inline="always")
+def _in_lane(
+    weights: F32, at: Scalar, K: Scalar, blocks: Scalar, lane: Scalar, rest: Scalar
+) -> Scalar:
+    """Return the topic of a lane at which the sum of its weights is above `rest`."""
+    # by rounding a draw may end beyond the last weight, of a lane or of all
+    lane = min(lane, K - np.uint64(1))
+    s, number = np.float32(0), np.uint64(0)
+    for j in range(blocks):
+        s += weights[at + (j << np.uint64(BITS)) + lane]
+        number += np.uint64(s <= rest)
+    most = (K - np.uint64(1) - lane) >> np.uint64(BITS)
+    return (min(number, most) << np.uint64(BITS)) + lane
+
+
 # Python's check of divisors would keep nothing here from being wrong: no divisor can be zero.
 @njit(nogil=True, cache=True, error_model="numpy")
 def sweep(
@@ -127,9 +145,13 @@ def sweep(
     """
     one, K, width = np.float32(1), np.uint64(n_k.size), np.uint64(width)
     blocks = (K + np.uint64(LANES - 1)) >> np.uint64(BITS)
+    size = blocks << np.uint64(BITS)
     b, unit = np.float32(beta), np.float32(2.0**-24)
-    inv = np.zeros(blocks << np.uint64(BITS), np.float32)
-    phi, weights = np.zeros_like(inv), np.zeros_like(inv)
+    inv, phi = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    row = np.zeros(size, np.int32)  # of a word, before its visit
+    weights, sums = np.empty(size * CHUNK, np.float32), np.empty(LANES * CHUNK, np.float32)
+    less, rests = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    lanes, masses = np.empty(CHUNK, np.uint64), np.empty(CHUNK, np.float64)
     for k in range(K):
         inv[k] = one / np.float32(n_k[k] + v_beta)
     a_line = np.uint64(LINE // counts.itemsize)
@@ -141,6 +163,7 @@ def sweep(
             continue
         word = w * width
         for k in range(K):
+            row[k] = words[word + k]
             phi[k] = (np.float32(words[word + k]) + b) * inv[k]
         begin = first
         while begin < last:
@@ -152,24 +175,22 @@ def sweep(
                     while line < ahead + K:
                         prefetch(counts, line)
                         line += a_line
-                start, old = np.uint64(docs[i]) * width, np.uint64(before[i])
+                start, old, t = np.uint64(docs[i]) * width, np.uint64(before[i]), i - begin
                 n_old = np.float32(counts[start + old])
                 whole, step, a = phi[old], inv[old], alpha[old]
                 without = (n_old - one + a) * ((whole - step) / (one - step))
-                less = (n_old + a) * whole - without
+                less[t] = (n_old + a) * whole - without
+                weigh(counts, start, alpha, phi, weights, t * size, blocks, sums, t)
+                weights[t * size + old] = without
+            for i in range(begin, end):
+                t = i - begin
                 state += np.uint64(0x9E3779B97F4A7C15)
                 u = np.float32(mixed(state) >> np.uint64(40)) * unit
-                found = weigh(counts, start, alpha, phi, weights, blocks, old, less, u)
-                # by rounding a draw may end beyond the last weight, of a lane or of all
-                lane, rest, mass = min(found[0], K - np.uint64(1)), found[1], found[2]
-                weights[old] = without
-                s, at = np.float32(0), np.uint64(0)
-                for j in range(blocks):
-                    s += weights[(j << np.uint64(BITS)) + lane]
-                    at += np.uint64(s <= rest)
-                most = (K - np.uint64(1) - lane) >> np.uint64(BITS)
-                after[i] = (np.uint64(min(at, most)) << np.uint64(BITS)) + lane
-                product *= np.float64(mass)
+                lanes[t], rests[t], masses[t] = draw(sums, t, np.uint64(before[i]), less[t], u)
+            for i in range(begin, end):
+                t = i - begin
+                after[i] = _in_lane(weights, t * size, K, blocks, lanes[t], rests[t])
+                product *= masses[t]
                 factors += 1
                 if factors == TOGETHER:
                     total += np.log(product)
@@ -181,11 +202,17 @@ def sweep(
                 counts[start + new] += 1
                 words[word + old] -= 1
                 words[word + new] += 1
-                n_k[old] -= 1
-                n_k[new] += 1
                 phi[old] -= inv[old]
                 phi[new] += inv[new]
             begin = end
+        if last - first >= np.uint64(MANY):
+            for k in range(K):
+                n_k[k] += words[word + k] - row[k]
+                inv[k] = one / np.float32(n_k[k] + v_beta)
+            continue
+        for i in range(first, last):
+            n_k[before[i]] -= 1
+            n_k[after[i]] += 1
         for i in range(first, last):
             new, old = np.uint64(after[i]), np.uint64(before[i])
             inv[new] = one / np.float32(n_k[new] + v_beta)

@@ -20,9 +20,9 @@ from daskps.models.topic_model import ConductedTopicModel, TopicModel
 
 CELLS = 2**25
 """Cells that a partition pulls at a clock, at most; a token has one."""
-TOKENS = 1_000_000, 4_000_000
-"""Tokens that a partition should draw at a clock, at first and later: fewer take hardly more time
-than what is around them."""
+TOKENS = 5_000_000, 8_000_000
+"""Tokens that a partition should draw at a clock, at first and later: fewer take less time than
+what is around them."""
 PATIENCE = 10
 """Sweeps after which priors are learnt anew."""
 MOST = 4

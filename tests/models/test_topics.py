@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import daskps
 from daskps import LatentDirichletAllocation
 from daskps.errors import DataError, RunFailed
+from daskps.models import topic_plan
 from daskps.models.documents import halves
 from daskps.models.topic_course import Course
 from daskps.models.topic_fit import fit_topics
@@ -95,6 +96,21 @@ def test_small_data_have_short_clocks_at_first_and_long_ones_later() -> None:
     assert [clock.item() for clock in model().history_.clock[[0, -1]]] == [0, 11]
     assert model().n_iter_ == 60  # 5 clocks of 4, 4 of 5 and 2 of 10
     assert fitted(consistency="ssp").history_.sizes["clock"] == 16
+
+
+@pytest.mark.parametrize(
+    ("tokens", "partitions", "expected"),
+    [
+        (400_000, 2, Course(1, 4, 40)),
+        (10_000_000, 8, Course(1, 4, 6)),
+        (10_000_000, 2, Course(1, 1, 1)),
+        (100_000_000, 20, Course(3, 3, 4)),  # a clock is a third of the words then
+    ],
+)
+def test_a_clock_is_as_many_sweeps_as_what_is_around_them_is_worth(
+    tokens: int, partitions: int, expected: Course
+) -> None:
+    assert topic_plan.course_of(topics(), tokens, partitions) == expected
 
 
 def test_slices_find_the_planted_topics_too() -> None:
