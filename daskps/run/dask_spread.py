@@ -36,14 +36,14 @@ async def spread(keys: Sequence[Key], workers: Sequence[str], dask_scheduler: An
         for address in workers:
             mine = [k for k, w in wanted.items() if w == address]
             missing = [k for k in mine if address not in _holders(k, dask_scheduler)]
-            if missing and _newest[keys[0]] is me:
+            if missing and _newest.get(keys[0]) is me:
                 await dask_scheduler.replicate(keys=missing, n=1, workers=[address], delete=False)
         for _ in range(ATTEMPTS):
-            if _newest[keys[0]] is not me or _alone(wanted, dask_scheduler):
+            if _newest.get(keys[0]) is not me or _alone(wanted, dask_scheduler):
                 break
             await asyncio.sleep(BETWEEN)
     finally:
-        if _newest[keys[0]] is me:
+        if _newest.get(keys[0]) is me:
             del _newest[keys[0]]
 
 
