@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.core.sync import sync
 
@@ -27,13 +28,15 @@ from daskps.errors import CheckpointError
 from daskps.run.chunks import ChunkWriter, batches
 from daskps.run.events import Turn
 from daskps.run.ledger import Ledger
-from daskps.server.shard import Frozen
+from daskps.server.frozen import Frozen
 from daskps.server.slot import in_key_order
 from daskps.server.spec import ServerSpec
+from daskps.server.tables import Placement, TableSpec
 
 logger = logging.getLogger("daskps")
 
-VERSION = 1
+VERSION = 2
+"""Version 1 had all rows of all tables; it is still read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     samples: list[float]
     """Samples seen by each slot."""
     rows: dict[str, list[int]]
-    """Rows in each slot of each table."""
+    """Rows of each slot of each table that are in the cut; others are as they begin."""
     partition_rows: list[int]
     """Rows of each partition of the training data: the fingerprint that `resume` checks."""
     ledger: dict[str, Any]
@@ -90,14 +93,31 @@ def create(
     """Make the empty arrays of a cut; return the rows in each slot of each table."""
     group = _open(store, "a").create_group(cut, overwrite=True)
     sizes = {name: [by_slot[s] for s in sorted(by_slot)] for name, by_slot in rows.items()}
+    keyed = _keyed(spec, sizes)
     for t in spec.tables:
         longest = max(1, *sizes[t.name])
         shape = (len(sizes[t.name]), longest, t.updater.n_fields, t.width)
         names = (f"slot_{t.name}", f"row_{t.name}", f"field_{t.name}", f"value_{t.name}")
         _array(group, t.name, shape, t.updater.dtype, names)
-        if t.keys != "range":
-            _array(group, f"{t.name}_key", shape[:2], np.dtype(np.uint64), names[:2])
+        if keyed[t.name]:
+            _array(group, f"{t.name}_key", shape[:2], _key_type(t), names[:2])
     return sizes
+
+
+def _keyed(spec: ServerSpec, rows: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Return the slots of each table whose rows have keys, or positions because they are few."""
+    return {
+        t.name: [
+            s
+            for s, n in enumerate(rows.get(t.name, ()))
+            if t.keys != "range" or n < place.slot_rows(s)
+        ]
+        for t, place in ((t, spec.placements()[t.name]) for t in spec.tables)
+    }
+
+
+def _key_type(table: TableSpec) -> np.dtype[Any]:
+    return np.dtype(np.uint32 if table.keys == "range" else np.uint64)
 
 
 def _array(
@@ -142,8 +162,9 @@ def write_slots(
         for some in batches(list(slots), array):
             held = {slot: in_key_order(*slots[slot]) for slot in some}
             rows_to.put({slot: rows for slot, (_, rows) in held.items()})
-            if keys_to is not None:
-                keys_to.put({slot: k for slot, (k, _) in held.items() if k is not None})
+            keys = {slot: k for slot, (k, _) in held.items() if k is not None}
+            if keys_to is not None and keys:
+                keys_to.put(keys)
             written(name, some)
 
 
@@ -234,10 +255,10 @@ def read_manifest(store: str, cut: str) -> Manifest:
     try:
         raw = zarr.open_group(store, path=cut, mode="r").attrs["daskps"]
         version = raw.get("version") if isinstance(raw, dict) else None
-        if version != VERSION:
+        if version not in (1, VERSION):
             raise CheckpointError(
-                f"{where} has version {version!r}; this daskps reads version {VERSION}. Use the "
-                "daskps that wrote it, or start without resume=True."
+                f"{where} has version {version!r}; this daskps reads versions 1 to {VERSION}. Use "
+                "the daskps that wrote it, or start without resume=True."
             )
         return msgspec.convert(_with_infinity(raw), Manifest)
     except (OSError, KeyError, ValueError, msgspec.ValidationError) as error:
@@ -266,32 +287,47 @@ def facts(store: str, cut: str) -> dict[str, Any]:
         "loss": float(history["loss"][-1]) if history.clock.size else math.nan,
         "partitions": len(manifest.clocks),
         "tables": ", ".join(t.name for t in manifest.server.tables),
-        "rows": sum(sum(sizes) for sizes in manifest.rows.values()),
+        "rows": sum(
+            t.n_rows if t.keys == "range" else sum(manifest.rows[t.name])
+            for t in manifest.server.tables
+        ),
+        "stored": sum(sum(sizes) for sizes in manifest.rows.values()),
     }
 
 
 def read_slots(store: str, cut: str, manifest: Manifest, slots: Iterable[int]) -> Frozen:
-    """Return keys and rows of the given slots of every table.
+    """Return keys and rows of the given slots of every table, as shards froze them.
 
     Raises
     ------
     CheckpointError
-        If a chunk is missing, or fails its checksum.
+        If a chunk is missing, or fails its checksum; or if keys or positions do not ascend, or
+        positions are beyond their slot.
     """
     group = zarr.open_group(store, path=cut, mode="r")
     wanted, tables = set(slots), {}
     # by the manifest: an array of keys that is gone must not make a range table of a hash table
     where = f"cut {cut!r} of checkpoint {store!r}"
-    hashed = {t.name for t in manifest.server.tables if t.keys != "range"}
+    keyed, places = _keyed(manifest.server, manifest.rows), manifest.server.placements()
     for name, sizes in manifest.rows.items():
         some = [s for s in range(len(sizes)) if s in wanted]
         rows = _chunks(group, name, some, sizes, where)
-        if name in hashed:
-            keys = _chunks(group, f"{name}_key", some, sizes, where)
-            tables[name] = {s: (keys[s], rows[s]) for s in some}
-        else:
-            tables[name] = {s: (None, rows[s]) for s in some}
+        keys: dict[int, Any] = {}
+        if held := sorted(wanted & set(keyed[name])):
+            keys = _chunks(group, f"{name}_key", held, sizes, where)
+        for slot, found in keys.items():
+            _check_keys(found, places[name], slot, where)
+        tables[name] = {s: (keys.get(s), rows[s]) for s in some}
     return tables
+
+
+def _check_keys(keys: NDArray[Any], place: Placement, slot: int, where: str) -> None:
+    name = f"{place.spec.name}_key"
+    if not bool((keys[1:] > keys[:-1]).all()):
+        raise _unreadable(name, [slot], where, "its entries do not ascend")
+    if place.spec.keys == "range" and len(keys) and int(keys[-1]) >= place.slot_rows(slot):
+        beyond = f"position {keys[-1]} is beyond the {place.slot_rows(slot)} rows of the slot"
+        raise _unreadable(name, [slot], where, beyond)
 
 
 def _chunks(

@@ -166,7 +166,7 @@ class Engine(ABC):
 
     def state(self) -> State:
         """Return everything that the shards hold, to start another run from."""
-        self._all("freeze", cut="state")
+        self._all("freeze", cut="state", whole=True)
         return State.gather(self.layout, self._all("dump", cut="state"))
 
     def stats(self) -> dict[int, Stats]:

@@ -11,11 +11,12 @@ from typing import Any
 from daskps.errors import ShardLost
 from daskps.run import checkpoint, partition_states
 from daskps.server import moving
+from daskps.server.frozen import Frozen
 from daskps.server.functions import Partial
 from daskps.server.layout import ShardRef
 from daskps.server.messages import Arrays, Ask, Push, Stats
 from daskps.server.mirror import Mirror
-from daskps.server.shard import Frozen, Shard
+from daskps.server.shard import Shard
 from daskps.server.spec import ServerSpec
 
 
@@ -84,9 +85,9 @@ class ShardHost:
         """See `Shard.kept`."""
         return self.shard.kept(partition)
 
-    def freeze(self, cut: str) -> Frost:
+    def freeze(self, cut: str, whole: bool = False) -> Frost:
         """Keep the present state as `cut`; say what is in it."""
-        rows = self.shard.freeze(cut)
+        rows = self.shard.freeze(cut, whole=whole)
         states = self.shard.frozen_states(cut)
         return Frost(rows, self.shard.samples, partition_states.sizes(states))
 

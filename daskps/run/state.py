@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from daskps.server.frozen import Frozen
 from daskps.server.layout import Layout
 from daskps.server.messages import Arrays
-from daskps.server.shard import Frozen
 from daskps.server.slot import TableSlot
 from daskps.server.spec import ServerSpec
 

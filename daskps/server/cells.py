@@ -116,6 +116,8 @@ class CellSlot:
         """Return keys and rows as they are now, which do not change."""
         return self.keys, self.rows
 
+    cut = freeze
+
     def thaw(self, rows: Rows) -> None:
         """Do nothing: what was frozen is never changed."""
 

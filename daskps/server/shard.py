@@ -19,6 +19,7 @@ from daskps.server import moving, pieces
 from daskps.server.barrier import Barrier
 from daskps.server.cells import histogram, stacked
 from daskps.server.finite import checked
+from daskps.server.frozen import Frozen, nbytes_beside
 from daskps.server.functions import FUNCTIONS, Partial, check_tables
 from daskps.server.gather import Index, Rows
 from daskps.server.messages import Ack, Arrays, Ask, Blocks, Pull, Push, Seen, Stats, Want
@@ -27,8 +28,6 @@ from daskps.server.recent import newest_last
 from daskps.server.slot import slot_of
 from daskps.server.spec import ServerSpec
 from daskps.server.states import States
-
-Frozen = dict[str, dict[int, tuple[NDArray[np.uint64] | None, Rows]]]
 
 
 class Shard:
@@ -282,12 +281,18 @@ class Shard:
             some = held if slots is None else [s for s in slots if s in held]
             return {s: held[s].keys_and_values(self.samples) for s in some}
 
-    def freeze(self, cut: str) -> dict[str, dict[int, int]]:
-        """Keep the present state as `cut`, copy-on-write, and return rows by table and slot."""
+    def freeze(self, cut: str, *, whole: bool = False) -> dict[str, dict[int, int]]:
+        """Keep the present state as `cut`, copy-on-write, and return rows by table and slot.
+
+        Of tables of which few rows have changed it is these, unless the `whole` is wanted.
+        """
         with self._lock:
             self._settle()
             assert self._barrier.empty, "a cut needs a quiet shard"
-            frozen = {n: {s: t[s].freeze() for s in t} for n, t in self._tables.items()}
+            frozen = {
+                name: {s: slot.freeze() if whole else slot.cut() for s, slot in table.items()}
+                for name, table in self._tables.items()
+            }
             self._frozen = {cut: frozen}  # one before that nobody wrote would keep its rows
             self._frozen_states = {cut: self._states.newest()}
             return {n: {s: len(rows) for s, (_, rows) in t.items()} for n, t in frozen.items()}
@@ -377,19 +382,10 @@ class Shard:
         """Return bytes held and calls answered."""
         with self._lock:
             slots = [t for table in self._tables.values() for t in table.values()]
-            # by address: rows of a hash table that were appended to are another view of the same
-            live = {t.rows.ctypes.data for t in slots if t.rows.nbytes}
-            frozen = {
-                rows.ctypes.data: rows.nbytes
-                for cut in self._frozen.values()
-                for table in cut.values()
-                for _, rows in table.values()
-                if rows.ctypes.data not in live
-            }
             return Stats(
                 rows_nbytes=sum(t.nbytes for t in slots),
                 pending_nbytes=self._barrier.waiting_nbytes + sum(t.pending_nbytes for t in slots),
-                frozen_nbytes=sum(frozen.values()),
+                frozen_nbytes=nbytes_beside(self._frozen.values(), slots),
                 states_nbytes=self._states.nbytes,
                 clocks=dict(self.clocks),
                 **self._counts,

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.server._hashing import FREE
+from daskps.server._rows import gather
 from daskps.server.cells import CellSlot
+from daskps.server.changed import Changed
 from daskps.server.gather import DENSE_SHARE, Gathered, Index, Rows, united
 from daskps.server.key_index import KeyIndex, roomy
 from daskps.server.tables import Placement
@@ -31,13 +33,24 @@ class TableSlot:
         self._gathered = Gathered()
         self._live = self._touched()
         self._shared = False
+        self._changed = Changed(len(self.rows) if self._alike else 0)
 
     def _initial(self, placement: Placement, slot: int) -> Rows:
         if self._index is not None:
             return self._fresh(np.empty(0, np.uint64))
-        if self.spec.init.kind == "constant":  # it does not look at keys: none need be made
-            return self._fresh(np.broadcast_to(np.uint64(0), placement.slot_rows(slot)))
+        if self._alike:
+            return self._begun(placement.slot_rows(slot))
         return self._fresh(placement.slot_keys(slot))
+
+    @property
+    def _alike(self) -> bool:
+        """Whether all rows begin alike."""
+        # a formula with logarithms need not give the same bits on another machine
+        return self._index is None and self.spec.init.kind == "constant"
+
+    def _begun(self, n: int) -> Rows:
+        """Return `n` rows that begin alike: a constant does not look at keys, none need be made."""
+        return self._fresh(np.broadcast_to(np.uint64(0), n))
 
     def _fresh(self, keys: NDArray[Any]) -> Rows:
         u, width = self.spec.updater, self.spec.width
@@ -53,7 +66,8 @@ class TableSlot:
     @property
     def nbytes(self) -> int:
         """Bytes of rows and keys, without what is gathered for the barrier."""
-        return int(self._room.nbytes) + (0 if self._index is None else self._index.nbytes)
+        keys = 0 if self._index is None else self._index.nbytes
+        return int(self._room.nbytes) + keys + self._changed.nbytes
 
     @property
     def pending_nbytes(self) -> int:
@@ -126,7 +140,7 @@ class TableSlot:
         updater, idx, total = self.spec.updater, self._gathered.idx, self._gathered.total
         self._gathered = Gathered()
         if total is not None:
-            updater.commit(self.writable(), idx, total, T, R)
+            updater.commit(self.writable(idx), idx, total, T, R)
         elif not updater.shrinks:
             return
         if not updater.shrinks:
@@ -137,7 +151,7 @@ class TableSlot:
         idx = np.empty(0, np.uint32) if idx is None else idx
         if self._live is not None and np.array_equal(self._live, idx):
             return  # as in every pass after the first, when a clock is a pass
-        updater.shrink(self.writable(), self._live, idx, T, R)
+        updater.shrink(self.writable(self._live), self._live, idx, T, R)
         self._live = self._sparse(None if self._live is None else united(self._live, idx))
 
     def _touched(self) -> Index:
@@ -151,7 +165,7 @@ class TableSlot:
 
     def apply(self, idx: Index, push: Rows, T: float, R: float) -> None:
         """Apply one push at once."""
-        self.spec.updater.apply(self.writable(), idx, push, T, R)
+        self.spec.updater.apply(self.writable(idx), idx, push, T, R)
 
     def values(self, T: float) -> Rows:
         """Return the parameters themselves, shape (rows, width), in order of positions or keys."""
@@ -165,6 +179,18 @@ class TableSlot:
         """Return keys and rows as they are now; later updates go to a copy."""
         self._shared = True
         return self.keys, self.rows
+
+    def cut(self) -> tuple[NDArray[Any] | None, Rows]:
+        """Return what a cut needs: as `freeze`, or positions and rows of the few that have changed.
+
+        Of these it makes copies, so that no update has to.
+        """
+        if not self._changed.few:
+            return self.freeze()
+        at = self._changed.positions()
+        rows = np.empty((len(at), *self.rows.shape[1:]), self.rows.dtype)
+        gather(self.rows, at, rows)
+        return at, rows
 
     def thaw(self, rows: Rows) -> None:
         """Take note that nobody needs the frozen `rows` as they are."""
@@ -182,22 +208,51 @@ class TableSlot:
             updater.pull(self._fresh(at), T, start)
             learnt = (idx != FREE) | (pulled != start).any(axis=(1, 2))
             idx, pulled = self.locate(at[learnt], create=True), pulled[learnt]
-        updater.recall(self.writable(), idx, pulled, T)
+        updater.recall(self.writable(idx), idx, pulled, T)
         return len(pulled)
 
-    def load(self, keys: NDArray[np.uint64] | None, rows: Rows) -> None:
-        """Replace the content, dropping what was gathered."""
-        if keys is None and rows.shape != self.rows.shape:
+    def load(self, keys: NDArray[Any] | None, rows: Rows) -> None:
+        """Replace the content, dropping what was gathered.
+
+        Parameters
+        ----------
+        keys
+            Of a hash table. Of a range table the positions of `rows`, if the others are as they
+            begin; None if `rows` are all.
+        rows
+            As `freeze` or `cut` returns them.
+
+        Raises
+        ------
+        ValueError
+            If rows of this table are not like that.
+        """
+        n = len(self.rows) if keys is None else len(keys)
+        few = self._index is None and keys is not None
+        if rows.shape != (n, *self.rows.shape[1:]) or (few and not self._alike):
             raise ValueError(
                 f"rows of shape {rows.shape} loaded into a slot of table {self.spec.name!r} "
                 f"with shape {self.rows.shape}; the checkpoint is of another table."
             )
-        self._index = None if keys is None else KeyIndex(keys)
+        self._changed = Changed(len(self.rows) if self._alike else 0)
+        if few:
+            whole = self._begun(len(self.rows))
+            whole[keys] = rows
+            self._changed.note(keys)
+            rows = whole
+        elif self._changed.few:
+            self._changed.compare(rows, self._begun(1))
+        if self._index is not None:
+            self._index = KeyIndex(keys)
         self.rows = self._room = rows
         self._gathered, self._live, self._shared = Gathered(), self._touched(), False
 
-    def writable(self) -> Rows:
-        """Return the rows to be changed in place; a copy of them if a cut keeps them."""
+    def writable(self, idx: Index = None) -> Rows:
+        """Return the rows, of which `idx` (None: any) are to be changed in place.
+
+        It is a copy of them if a cut keeps them.
+        """
+        self._changed.note(idx)
         if self._shared:
             self.rows, self._shared = self.rows.copy(), False
             self._room = self.rows

@@ -14,15 +14,17 @@ import pytest
 import xarray as xr
 import zarr
 
+from daskps.data.format import array_of
 from daskps.errors import CheckpointError
 from daskps.run import checkpoint, chunks
 from daskps.run.ledger import Ledger
 from daskps.server.keys import localise
-from daskps.server.messages import Push
+from daskps.server.messages import Push, Want
 from daskps.server.shard import Shard
+from daskps.server.slot import in_key_order
 from daskps.server.spec import ServerSpec
 from daskps.server.tables import Init, TableSpec
-from daskps.server.updaters import FTRL, AdaGrad, Add
+from daskps.server.updaters import FTRL, SGD, AdaGrad, Add
 
 N_SLOTS = 8
 SPEC = ServerSpec(
@@ -31,6 +33,7 @@ SPEC = ServerSpec(
         TableSpec("bias", 1, 2, AdaGrad(discount=True)),
         TableSpec("count", 0, 1, Add("int64"), keys="hash"),
         TableSpec("zeros", 40, 1, Add("uint32")),
+        TableSpec("wide", 40_000, 1, SGD(discount=True), init=Init("constant", 0.5)),
     ),
     N_SLOTS,
     2,
@@ -40,23 +43,35 @@ CUT = "cut-00000003"
 
 
 KEYS = np.arange(30, dtype=np.uint64) * np.uint64(2**59)
+WHOLE = 5
+"""The slot of which all rows of the wide table change; of others the first and the third do."""
 
 
 def frozen(slots: list[int]) -> Any:
     """Return the rows of a shard that holds `slots`; not every slot has hashed keys."""
+    return shard_of(slots).frozen("cut")
+
+
+def shard_of(slots: list[int]) -> Shard:
     shard = Shard(SPEC, slots, 1)
     keys = KEYS[np.isin(SPEC.placements()["count"].slots(KEYS), slots)]
     keyset, _ = localise(SPEC.placements()["count"], keys)
     wants = tuple(keyset.want(s, s + 1) for s in slots)
     ones = [np.ones((sum(w.sizes), 1, 1), np.int64) for w in wants]
-    shard.push(Push(1, 0, 0, 1.0, wants, ones))
+    few = [Want("wide", s, s + 1, [2], np.array([0, 2], np.uint32)) for s in slots if s != WHOLE]
+    every = [Want("wide", s, s + 1, None, None) for s in slots if s == WHOLE]
+    rows = SPEC.placements()["wide"].slot_rows(WHOLE)
+    pushes = [np.ones((n, 4, 1), np.float32) for n in [2] * len(few) + [rows] * len(every)]
+    shard.push(Push(1, 0, 0, 1.0, (*wants, *few, *every), [*ones, *pushes]))
     shard.freeze("cut")
-    return shard.frozen("cut")
+    return shard
 
 
-def write(store: str, cut: str = CUT, *, publish: bool = True, clock: int = 3) -> Any:
+def write(
+    store: str, cut: str = CUT, *, publish: bool = True, clock: int = 3, parts: Any = None
+) -> Any:
     """Write a cut as two workers and the driver do."""
-    parts = [frozen([0, 1, 5]), frozen([2, 3, 4, 6, 7])]
+    parts = parts or [frozen([0, 1, 5]), frozen([2, 3, 4, 6, 7])]
     rows: dict[str, dict[int, int]] = {}
     for part in parts:
         for name, slots in part.items():
@@ -103,6 +118,38 @@ def test_what_is_written_is_read_slot_by_slot(store: str) -> None:
                 assert again[name][s][1].dtype == rows.dtype
 
 
+def test_slots_of_which_few_rows_changed_are_stored_as_these(store: str) -> None:
+    _, manifest = write(store)
+    sizes = [SPEC.placements()["wide"].slot_rows(s) for s in range(N_SLOTS)]
+    assert manifest.rows["wide"] == [n if s == WHOLE else 2 for s, n in enumerate(sizes)]
+    found = checkpoint.facts(store, CUT)
+    assert found["rows"] == 100 + 1 + 30 + 40 + 40_000
+    assert found["stored"] == 100 + 1 + 30 + 40 + 14 + sizes[WHOLE]
+    again, slots = Shard(SPEC, range(N_SLOTS), 1), list(range(N_SLOTS))
+    again.restore(2, {0: 1, 1: 1}, 1.0, read(store))
+    before = shard_of(slots)
+    for name in manifest.rows:
+        expected = before.values(name)
+        for slot, (keys, values) in again.values(name).items():
+            np.testing.assert_array_equal(keys, expected[slot][0])
+            assert values.tobytes() == expected[slot][1].tobytes()
+
+
+def test_a_cut_of_version_1_is_still_read(store: str) -> None:
+    """All rows of all tables stood in it, and no positions."""
+    shard = shard_of(list(range(N_SLOTS)))
+    shard.freeze("cut", whole=True)
+    parts, manifest = write(store, parts=[shard.frozen("cut")])
+    old = msgspec.structs.replace(manifest, version=1)
+    checkpoint.publish(store, CUT, old)
+    assert "wide_key" not in zarr.open_group(store, path=CUT, mode="r")
+    for name, slots in read(store).items():
+        for s, (keys, rows) in slots.items():
+            held, expected = in_key_order(*parts[0][name][s])
+            np.testing.assert_array_equal(keys, held)
+            np.testing.assert_array_equal(rows, expected)
+
+
 def test_slots_are_moved_in_runs_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list of positions would take zarr ten times as long as a slice."""
     array: Any = zarr.create_array({}, shape=(40, 4), chunks=(1, 4), dtype="float32")
@@ -126,7 +173,8 @@ def test_xarray_opens_a_cut(store: str) -> None:
     with xr.open_zarr(f"{store}/{CUT}", consolidated=False) as cut:
         assert cut["w"].dims == ("slot_w", "row_w", "field_w", "value_w")
         np.testing.assert_array_equal(cut["w"][0], parts[0]["w"][0][1])
-        assert set(cut.variables) == {"w", "bias", "count", "count_key", "zeros"}
+        expected = {"w", "bias", "count", "count_key", "zeros", "wide", "wide_key"}
+        assert set(cut.variables) == expected
         assert cut.attrs["daskps"]["clocks"] == [3, 4]
 
 
@@ -146,6 +194,12 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def tamper(cut: Path, at: list[int]) -> None:
+    """Write other positions of the first slot, with a checksum that is right."""
+    group = zarr.open_group(cut, mode="r+")
+    chunks.ChunkWriter(array_of(group, "wide_key")).put({0: np.array(at, np.uint32)})
+
+
 DAMAGE = {
     "bit": (lambda cut: flip(cut / "w/c/2/0/0/0"), "'w' .*cannot be read"),
     "bit in keys": (lambda cut: flip(cut / "count_key/c/2/0"), "'count_key' .*cannot be read"),
@@ -154,6 +208,13 @@ DAMAGE = {
     "no chunk": (lambda cut: (cut / "w/c/2/0/0/0").unlink(), "slot 2 .*'w'.*chunk is missing"),
     "no integers": (lambda cut: (cut / "zeros/c/2/0/0/0").unlink(), "'zeros'.*is missing"),
     "no array": (lambda cut: shutil.rmtree(cut / "bias"), "'bias' .*cannot be read"),
+    "no positions": (lambda cut: (cut / "wide_key/c/2/0").unlink(), "slot 2 .*'wide_key'.*missing"),
+    "no order": (lambda cut: tamper(cut, [7, 5]), "slot 0 .*'wide_key'.*do not ascend"),
+    "twice": (lambda cut: tamper(cut, [7, 7]), "slot 0 .*'wide_key'.*do not ascend"),
+    "beyond": (
+        lambda cut: tamper(cut, [2, 5120]),
+        "slot 0 .*'wide_key'.*position 5120 is beyond the 5120 rows",
+    ),
     "no keys": (lambda cut: shutil.rmtree(cut / "count_key"), "'count_key' .*cannot be read"),
     "array torn": (lambda cut: (cut / "w/zarr.json").write_text('{"za'), "'w' .*cannot be read"),
     "no manifest": (lambda cut: (cut / "zarr.json").unlink(), "no readable manifest"),
@@ -178,7 +239,7 @@ def test_damage_is_a_checkpoint_error_and_leaves_the_cut_before(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param({"version": 2}, "version 2; this daskps reads version 1", id="newer"),
+        pytest.param({"version": 3}, "version 3; this daskps reads versions 1 to 2", id="newer"),
         pytest.param({"version": None}, "version None", id="no version"),
         pytest.param({"clocks": "many"}, "no readable manifest .*clocks", id="malformed"),
     ],
