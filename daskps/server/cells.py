@@ -116,7 +116,8 @@ class CellSlot:
         """Return keys and rows as they are now, which do not change."""
         return self.keys, self.rows
 
-    cut = freeze
+    def changed(self) -> None:
+        """Say that all cells are of interest: none is as it began."""
 
     def thaw(self, rows: Rows) -> None:
         """Do nothing: what was frozen is never changed."""

@@ -37,11 +37,12 @@ class Changed:
         if n_rows >= LEAST:
             self._bits = np.zeros(-(-n_rows // 64), np.uint64)
         self._n, self._few = 0, n_rows // MANY
+        self._found: NDArray[np.uint32] = np.empty(0, np.uint32)
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return 0 if self._bits is None else int(self._bits.nbytes)
+        return 0 if self._bits is None else int(self._bits.nbytes + self._found.nbytes)
 
     @property
     def few(self) -> bool:
@@ -53,7 +54,7 @@ class Changed:
         if self._bits is not None and idx is not None:
             self._add(int(_mark(self._bits, frozen(idx))))
         else:
-            self._bits = None
+            self._forget()
 
     def compare(self, rows: Rows, start: Rows) -> None:
         """Take note of those of `rows` that are not, to the bit, as the only one in `start`."""
@@ -65,14 +66,18 @@ class Changed:
     def _add(self, n: int) -> None:
         self._n += n
         if self._n > self._few:
-            self._bits = None
+            self._forget()
+
+    def _forget(self) -> None:
+        self._bits, self._found = None, self._found[:0].copy()
 
     def positions(self) -> NDArray[np.uint32]:
-        """Return the rows that have changed, ascending, if they are `few`."""
+        """Return the rows that have changed, ascending, if they are `few`: not to be written."""
         assert self._bits is not None
-        out = np.empty(self._n, np.uint32)
-        _find(self._bits, out)
-        return out
+        if len(self._found) < self._n:  # from the second pass on few or none are new
+            self._found = np.empty(self._n, np.uint32)
+            _find(self._bits, self._found)
+        return self._found
 
 
 def _lowest(typing_context: Any, word: Any) -> Any:

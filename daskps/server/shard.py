@@ -19,7 +19,7 @@ from daskps.server import moving, pieces
 from daskps.server.barrier import Barrier
 from daskps.server.cells import histogram, stacked
 from daskps.server.finite import checked
-from daskps.server.frozen import Frozen, nbytes_beside
+from daskps.server.frozen import Frozen, cut_of, nbytes_beside
 from daskps.server.functions import FUNCTIONS, Partial, check_tables
 from daskps.server.gather import Index, Rows
 from daskps.server.messages import Ack, Arrays, Ask, Blocks, Pull, Push, Seen, Stats, Want
@@ -290,8 +290,8 @@ class Shard:
             self._settle()
             assert self._barrier.empty, "a cut needs a quiet shard"
             frozen = {
-                name: {s: slot.freeze() if whole else slot.cut() for s, slot in table.items()}
-                for name, table in self._tables.items()
+                name: {s: t[s].freeze() for s in t} if whole else cut_of(t)
+                for name, t in self._tables.items()
             }
             self._frozen = {cut: frozen}  # one before that nobody wrote would keep its rows
             self._frozen_states = {cut: self._states.newest()}

@@ -180,17 +180,13 @@ class TableSlot:
         self._shared = True
         return self.keys, self.rows
 
-    def cut(self) -> tuple[NDArray[Any] | None, Rows]:
-        """Return what a cut needs: as `freeze`, or positions and rows of the few that have changed.
+    def changed(self) -> NDArray[np.uint32] | None:
+        """Return the positions of the rows that have changed, if they are few and others alike."""
+        return self._changed.positions() if self._changed.few else None
 
-        Of these it makes copies, so that no update has to.
-        """
-        if not self._changed.few:
-            return self.freeze()
-        at = self._changed.positions()
-        rows = np.empty((len(at), *self.rows.shape[1:]), self.rows.dtype)
-        gather(self.rows, at, rows)
-        return at, rows
+    def copy(self, at: NDArray[np.uint32], out: Rows) -> None:
+        """Copy rows `at` to `out`, which no later update changes."""
+        gather(self.rows, at, out)
 
     def thaw(self, rows: Rows) -> None:
         """Take note that nobody needs the frozen `rows` as they are."""
@@ -220,7 +216,7 @@ class TableSlot:
             Of a hash table. Of a range table the positions of `rows`, if the others are as they
             begin; None if `rows` are all.
         rows
-            As `freeze` or `cut` returns them.
+            As `freeze` or `daskps.server.frozen.cut_of` returns them.
 
         Raises
         ------
