@@ -116,6 +116,10 @@ class Farm:
         """Start workers, wait for them, and return their names."""
         names = self.start(n_workers)
         wait_until(lambda: set(names) <= set(self.workers().values()))
+        # a worker that dies before its nanny has started is not started again: nannies that have
+        # not do not answer
+        here = [address for address, name in self.workers().items() if name in names]
+        self.client.run(os.getpid, workers=here, nanny=True, on_error="ignore")
         return names
 
     def repair(self, n_workers: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -79,6 +80,8 @@ class Nursery:
         with contextlib.suppress(BrokenPipeError):
             forking.stdin.write(json.dumps(list(arguments)).encode() + b"\n")
             forking.stdin.flush()
+        if not select.select([forking.stdout], [], [], PATIENCE)[0]:
+            forking.kill()  # it hangs
         if not (answer := forking.stdout.readline()):
             raise RunFailed(
                 f"the process that forks nannies ended with {forking.wait(PATIENCE)}: "
