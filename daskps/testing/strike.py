@@ -33,7 +33,7 @@ class Striker:
     farm
         Whose workers are hit.
     store
-        The checkpoint's folder.
+        The checkpoint's folder, which is made here.
     n_workers
         Workers there should be: one whose nanny is gone is replaced, as a cluster's manager would
         do.
@@ -42,6 +42,9 @@ class Striker:
     def __init__(self, farm: Farm, store: Path, n_workers: int) -> None:
         self._farm = farm
         self._store = store
+        self._kept = store.with_suffix(".kept")
+        self._kept.mkdir()
+        store.symlink_to(self._kept)
         self._n_workers = n_workers
         self._over = threading.Event()
         self._busy: list[threading.Thread] = []
@@ -143,16 +146,18 @@ class Striker:
                     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (soft, hard))
 
     def _take_away(self, seconds: float) -> None:
-        """Put a file where the store is, so that nobody can open it or make another."""
+        """Put a file where the store is, so that nobody can open it or make another.
+
+        The store is a link, which is replaced in one step: there is no moment in which a worker
+        that writes finds nothing there, and makes a folder.
+        """
         with self._away:
-            if not self._store.is_dir():
-                return
-            elsewhere = self._store.with_suffix(".away")
-            self._store.rename(elsewhere)
-            self._store.touch()
+            link = self._store.with_suffix(".link")
+            link.touch()
+            link.replace(self._store)
             self._over.wait(seconds)
-            self._store.unlink()
-            elsewhere.rename(self._store)
+            link.symlink_to(self._kept)
+            link.replace(self._store)
 
 
 def _signal(processes: list[psutil.Process], number: int) -> None:
