@@ -114,9 +114,19 @@ class DaskpsScheduler(SchedulerPlugin):
         deadline = time.monotonic() + STARTED
         while (state := self._scheduler.workers.get(worker)) and time.monotonic() < deadline:
             if state in self._scheduler.running:
+                self._go_on()
                 self._scheduler.log_event(TOPIC, {"joined": worker})
                 return
             await asyncio.sleep(0.02)
+
+    def _go_on(self) -> None:
+        """Let tasks go elsewhere that had better be on a worker that is gone.
+
+        Dask looks for another when it takes such a task. If there is none just then, the task waits
+        for the one that is gone, whoever comes; with the last worker a moving shard may do so.
+        """
+        held = {t.key: "processing" for t in self._scheduler.unrunnable if t.loose_restrictions}
+        self._scheduler.transitions(held, stimulus_id="daskps-go-on")
 
     def remove_worker(
         self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **kwargs: Any

@@ -211,8 +211,8 @@ class Engine(ABC):
         held = self.layout.refs
         before = {s: held[s].incarnation if s in held else self._used.get(s, -1) for s in where}
         numbers = {s: max(n, self._used.get(s, -1)) + 1 for s, n in before.items()}
+        self._used |= numbers  # also if they cannot be made, or move: no key may come twice
         refs = self._make(numbers, generation, slots, where)
-        # also if the move fails: no key may come twice
         self._used |= {s: ref.incarnation for s, ref in refs.items()}
         return refs
 

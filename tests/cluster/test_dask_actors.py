@@ -360,6 +360,27 @@ async def test_a_stolen_actor_stays_in_the_list_of_the_first_worker_and_a_shard_
     await busy
 
 
+@pytest.mark.parametrize("plugins", [(), (DaskpsScheduler(),)], ids=["naive", "daskps"])
+def test_an_actor_waits_for_a_worker_that_is_gone_and_a_shard_does_not(plugins: Any) -> None:
+    @gen_cluster(
+        client=True,
+        nthreads=[("127.0.0.1", 1)],
+        scheduler_kwargs={"validate": False},  # it asserts that no actor ever waits
+    )
+    async def run(c: Client, s: Scheduler, a: Worker) -> None:
+        for plugin in plugins:
+            await c.register_plugin(plugin)
+        await a.close()
+        shard = make_shard(c, workers=[a.address], allow_other_workers=True)
+        await async_poll_for(lambda: s.unrunnable, timeout=5)
+        async with Worker(s.address):
+            free = c.submit(Naive, actor=True)
+            await wait([free, *([shard] if plugins else [])], timeout=10)
+            assert (shard.status == "finished") == bool(plugins)
+
+    run()
+
+
 @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)] * 2)
 async def test_a_worker_without_the_handlers_is_refused_with_a_clear_error(
     c: Client, s: Scheduler, a: Worker, b: Worker

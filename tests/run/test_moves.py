@@ -13,7 +13,7 @@ from movers import Movers
 from town import Town, bits, run
 from training import data, model
 
-from daskps.errors import ShardLost
+from daskps.errors import RunTimeout, ShardLost
 from daskps.run import events as ev
 
 
@@ -118,3 +118,22 @@ def test_the_last_worker_keeps_its_shards() -> None:
 def test_without_rebalance_a_worker_that_joins_gets_no_slots() -> None:
     _, _, engine = run(model(), changing({2: ("join", 1)}), rebalance=False)
     assert engine.moves == []
+
+
+def test_no_number_of_a_shard_comes_twice_though_none_can_be_made() -> None:
+    asked: list[int] = []
+
+    def refuse(numbers: dict[int, int], *_: Any) -> Any:
+        asked.append(numbers[0])
+        raise RunTimeout("no worker runs tasks")
+
+    def trouble(engine: Town, number: int, action: ev.Action) -> None:
+        if number == 3:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(engine, "_make", refuse)
+                for _ in range(2):
+                    with pytest.raises(RunTimeout):
+                        engine.make_at({0: "w0"}, {0: [0]}, engine.layout.generation + 1)
+
+    assert bits(run(model(), trouble)[0]) == calm()[0]
+    assert len(set(asked)) == 2
