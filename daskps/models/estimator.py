@@ -140,8 +140,8 @@ class LinearEstimator(Evaluated, BaseEstimator, ABC):
         sample_weight
             Shape (n_rows,), >= 0; None for a dataset.
         eval_set
-            Held-out data, evaluated after each pass: a Dataset, a path, or a tuple (X, y) or
-            (X, y, sample_weight).
+            Held-out data of as many columns, evaluated after each pass: a Dataset, a path, or a
+            tuple (X, y) or (X, y, sample_weight).
         resume
             Whether to go on from the newest usable cut in `checkpoint`, on any number of workers.
         callback

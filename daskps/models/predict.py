@@ -63,13 +63,15 @@ def held_out(
     Raises
     ------
     DataError
-        If it has more features than the training data, or is hashed in another way.
+        If it has more features than the training data, or, given as arrays, fewer (files say
+        nothing of features that no row has); if it is hashed in another way.
     """
     if eval_set is None:
         return None
     dataset = as_dataset(*(eval_set if isinstance(eval_set, tuple) else (eval_set,)))
     dataset = hashed_alike(dataset, how, "the model")
-    if dataset.n_features > n_features and not any_width:
+    fewer = dataset.n_features < n_features and isinstance(eval_set, tuple)
+    if (fewer or dataset.n_features > n_features) and not any_width:
         raise DataError(
             f"eval_set has {dataset.n_features} features, the training data {n_features}; read "
             "both with the same n_features."

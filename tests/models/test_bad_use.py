@@ -121,9 +121,9 @@ def test_held_out_data_must_fit_the_training_data(binary: Data) -> None:
     clf = LogisticRegression()
     with pytest.raises(DataError, match=r"label 6 of eval_set is none of the classes \[0, 1\]"):
         clf.fit(binary.X, binary.y, eval_set=(binary.X, binary.y + 5 * (binary.y == 1)))
-    wide = np.hstack([binary.X, binary.X])
-    with pytest.raises(DataError, match="eval_set has 16 features, the training data 8"):
-        clf.fit(binary.X, binary.y, eval_set=(wide, binary.y))
+    for X, n in (np.hstack([binary.X, binary.X]), 16), (binary.X[:, :7], 7):
+        with pytest.raises(DataError, match=f"eval_set has {n} features, the training data 8"):
+            clf.fit(binary.X, binary.y, eval_set=(X, binary.y))
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function", "score"])
