@@ -9,7 +9,9 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
+from dask.typing import Key
 from distributed import Client, Scheduler, SchedulerPlugin
+from distributed.scheduler import TaskStateState
 
 from daskps.run.dask_worker import TOPIC
 
@@ -125,7 +127,9 @@ class DaskpsScheduler(SchedulerPlugin):
         Dask looks for another when it takes such a task. If there is none just then, the task waits
         for the one that is gone, whoever comes; with the last worker a moving shard may do so.
         """
-        held = {t.key: "processing" for t in self._scheduler.unrunnable if t.loose_restrictions}
+        held: dict[Key, TaskStateState] = {
+            t.key: "processing" for t in self._scheduler.unrunnable if t.loose_restrictions
+        }
         self._scheduler.transitions(held, stimulus_id="daskps-go-on")
 
     def remove_worker(
