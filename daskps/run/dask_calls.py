@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distributed import Future
 from distributed.core import ConnectionPool, send_recv
 from distributed.protocol import to_serialize
 
@@ -69,39 +68,6 @@ class Line:
     def _give_back(self, to: str, done: asyncio.Future[Any]) -> None:
         if not done.cancelled() and done.exception() is None:
             self._pool.reuse(to, done.result())
-
-
-class Spent:
-    """Tasks that are done, let go of after the next ones have been started.
-
-    Dask sends the first message after a pause at once and gathers those of the next milliseconds
-    (`daskps.run.dask_hub.SOON`): a task whose forerunner is released first starts that much later.
-    """
-
-    def __init__(self) -> None:
-        self._futures: list[Future[Any]] = []
-        self._started = False
-
-    def add(self, future: Future[Any] | None) -> None:
-        """Take a future that nobody needs, if there is one."""
-        if future is not None:
-            self._futures.append(future)
-
-    def started(self) -> None:
-        """Note that a task was started."""
-        self._started = True
-
-    def rest(self, *, idle: bool) -> None:
-        """Let go of all if tasks were started since the last time, and nothing is to be done."""
-        if self._started and idle:
-            self._started = False
-            self.release()
-
-    def release(self) -> None:
-        """Let go of all."""
-        for future in self._futures:
-            future.release()
-        self._futures.clear()
 
 
 class Caller:

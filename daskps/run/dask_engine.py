@@ -21,14 +21,15 @@ from msgspec.structs import replace
 from daskps import config
 from daskps.data import Dataset
 from daskps.errors import RunFailed, RunTimeout, ShardLost
-from daskps.run import dask_data, dask_probe, dask_worker, placing, plugins
+from daskps.run import dask_data, dask_probe, dask_tasks, placing, plugins
 from daskps.run import events as ev
 from daskps.run.checkpoint import Checkpoints
-from daskps.run.dask_calls import Caller, Line, Spent
-from daskps.run.dask_hub import Hub, expel, rather, shard_key, task_key
+from daskps.run.dask_calls import Caller, Line
+from daskps.run.dask_hub import Hub, expel, rather, shard_key
 from daskps.run.dask_start import cut_off, wait_for_worker
 from daskps.run.engine import PING, ControlCall, Engine
 from daskps.run.host import ShardHost
+from daskps.run.ledger import Ledger
 from daskps.run.pace import Pace
 from daskps.run.plan import Plan
 from daskps.run.replicas import leaving, loss_of
@@ -92,7 +93,7 @@ class DaskEngine(Engine):
         self._quiet = config.seconds("probe")
         self._pace = Pace(plan.server.n_partitions)
         self._tasks: dict[int, tuple[Future[Any], int]] = {}
-        self._spent = Spent()
+        self._starting, self._spent = dask_tasks.Starting(), dask_tasks.Spent()
         self._futures: dict[int, Future[Any]] = {}
         self._made: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         self._data: list[Future[Any]] = []
@@ -143,6 +144,7 @@ class DaskEngine(Engine):
         """Return the next event; without the scheduler there is no other than the end."""
         if self._client.status != "running":
             return ev.RecoveryFailed(self._cut_off())
+        self._start()
         self._spent.rest(idle=self._inbox.empty())
         return super().next_event(timeout)
 
@@ -301,17 +303,21 @@ class DaskEngine(Engine):
 
     # -- tasks -------------------------------------------------------------------------------
 
+    def execute(self, action: ev.Action, ledger: Ledger) -> None:
+        """Do what the coordinator wants; tasks are started together, before anything else."""
+        if not isinstance(action, ev.Launch):
+            self._start()
+        super().execute(action, ledger)
+
     def _launch(self, action: ev.Launch) -> None:
-        future = self._client.submit(
-            dask_worker.work,
-            self._data[action.partition],
-            *(self.plan, action.token, action.partition, action.clock, self.layout),
-            key=task_key("step", self.plan.run, action.partition, action.clock, action.token),
-            **self._placing(action),
-        )
-        self._tasks[action.token] = (future, self.layout.generation)
-        future.add_done_callback(self._ended(action.token))
-        self._spent.started()
+        self._starting.add(action, self._placing(action))
+
+    def _start(self) -> None:
+        where = self._client, self.plan, self.layout, self._data
+        for token, future in self._starting.submit(*where):
+            self._tasks[token] = (future, self.layout.generation)
+            future.add_done_callback(self._ended(token))
+            self._spent.started()
 
     def _placing(self, action: ev.Launch) -> dict[str, Any]:
         """Return where a task should run: mostly Dask knows best."""
@@ -370,16 +376,8 @@ class DaskEngine(Engine):
             known[0].release()
 
     def _evaluate(self, clock: int) -> None:
-        layout, plan = self.layout, self.plan
-        futures = [
-            self._client.submit(
-                dask_worker.evaluate,
-                *(data, plan, i, clock, layout),
-                key=task_key("evaluate", plan.run, i, clock, layout.generation),
-                pure=False,
-            )
-            for i, data in enumerate(self._held_out)
-        ]
+        where = self._client, self.plan, self.layout, self._held_out
+        futures = dask_tasks.evaluations(*where, clock)
         try:
             if left := self._wait(futures, self.recovery_timeout):
                 raise RunTimeout(f"{len(left)} evaluation tasks did not end.")

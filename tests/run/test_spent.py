@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from daskps.run.dask_calls import Spent
+from daskps.run.dask_tasks import Spent
 
 
 class Held:
