@@ -212,6 +212,28 @@ def difference(
 
 
 @njit(nogil=True, cache=True)
+def totals(topics: NDArray[np.uint32], counts: NDArray[np.int32], out: I64) -> None:
+    """Add the counts of each topic to `out` (K,)."""
+    for i in range(np.uint64(topics.size)):
+        out[topics[i]] += counts[i]
+
+
+@njit(nogil=True, cache=True)
+def keys(
+    words: NDArray[np.uint64],
+    ptr: I64,
+    topics: NDArray[np.uint32],
+    K: Scalar,
+    out: NDArray[np.uint64],
+) -> None:
+    """Fill `out` with ``word x K + topic`` of the entries of rows."""
+    for w in range(np.uint64(words.size)):
+        first = words[w] * np.uint64(K)
+        for i in range(np.uint64(ptr[w]), np.uint64(ptr[w + np.uint64(1)])):
+            out[i] = first + np.uint64(topics[i])
+
+
+@njit(nogil=True, cache=True)
 def document_likelihood(ptr: I64, cells: Cells, bits: Scalar, alpha: F64) -> Scalar:
     """Return log p(z | alpha) of packed documents (Griffiths and Steyvers 2004, equation 3)."""
     mask = (np.uint64(1) << bits) - np.uint64(1)

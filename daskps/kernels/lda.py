@@ -28,6 +28,8 @@ _scatter: Any = _lda_counts.scatter
 _group: Any = _lda_counts.group
 _changes: Any = _lda_counts.changes
 _difference: Any = _lda_counts.difference
+_totals: Any = _lda_counts.totals
+_keys: Any = _lda_counts.keys
 _document_likelihood: Any = _lda_counts.document_likelihood
 _fold_in: Any = _lda_fold.fold_in
 _log_likelihood: Any = _lda_fold.log_likelihood
@@ -172,6 +174,20 @@ def difference(rows: Rows, after: Rows, K: int) -> Rows:
     out = Rows(np.empty_like(rows.ptr), np.empty(n, np.uint32), np.empty(n, np.int32))
     n = _difference(*frozen(*rows, *after), K, *out)
     return Rows(out.ptr, out.topics[:n], out.counts[:n])
+
+
+def totals(rows: Rows, K: int) -> I64:
+    """Return the sum of each topic's counts, shape (K,)."""
+    out = np.zeros(K, np.int64)
+    _totals(*frozen(rows.topics, rows.counts), out)
+    return out
+
+
+def keys(words: NDArray[np.uint64], rows: Rows, K: int) -> NDArray[np.uint64]:
+    """Return ``word x K + topic`` of each entry of the words' rows."""
+    out = np.empty(len(rows.topics), np.uint64)
+    _keys(*frozen(words, rows.ptr, rows.topics), K, out)
+    return out
 
 
 def document_likelihood(documents: Documents, bits: int, alpha: F64) -> float:

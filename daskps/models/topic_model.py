@@ -185,7 +185,7 @@ class TopicModel:
         else:
             changed = swept.moved
         cells = self._cells(data, changed)
-        totals = np.bincount(changed.topics, changed.counts, K).astype(np.int64)
+        totals = lda.totals(changed, K)
         deltas: list[NDArray[Any]] = [changed.counts[:, None, None], totals[None, None, :]]
         keysets = [cells, data.totals]
         if data.histogram is not None:
@@ -228,14 +228,13 @@ class TopicModel:
         seeds: Sequence[int],
     ) -> tuple[lda_gibbs.Swept, float]:
         """Draw topics, and return also what tokens lost by all others' in the last sweep."""
-        if data.rows.at is None:  # all words': then the totals are known by the rows
-            found = server.rows(data.rows)
-            n_k = np.bincount(found["columns"], found["counts"], self.n_topics).astype(np.int64)
-        else:
-            pulled, _ = server.pull([data.totals])
-            n_k, found = pulled[0][0, 0].copy(), server.rows(data.rows)
+        whole = data.rows.at is None  # all words: then the totals are known by the rows
+        n_k = None if whole else server.pull([data.totals])[0][0][0, 0].copy()
+        found = server.rows(data.rows)
         ptr = np.concatenate([[0], np.cumsum(found["lengths"], dtype=np.int64)])
         rows = lda.Rows(ptr, found["columns"].astype(np.uint32), found["counts"])
+        if n_k is None:
+            n_k = lda.totals(rows, self.n_topics)
         swept = lda_gibbs.sweeps(
             data.tokens, topics, documents, data.lengths, rows, n_k, prior, seeds
         )
@@ -244,8 +243,7 @@ class TopicModel:
         return swept, float(whole - swept.likelihood)
 
     def _cells(self, data: TopicData, changed: lda.Rows) -> KeySet:
-        keys = np.repeat(data.words * np.uint64(self.n_topics), np.diff(changed.ptr))
-        keys += changed.topics
+        keys = lda.keys(data.words, changed, self.n_topics)
         return KeySet(WORDS, changed.ptr[data.rows.bounds], keys, hashed=True)
 
     def _nothing(self, data: TopicData) -> Arrays:

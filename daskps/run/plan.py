@@ -53,7 +53,7 @@ class StepServer(Protocol):
         ...
 
     def rows(self, keyset: KeySet) -> Arrays:
-        """Return rows of a table of cells: ``lengths``, ``columns`` and ``counts``."""
+        """Return rows of a table of cells: ``lengths``, ``columns`` and ``counts``, read-only."""
         ...
 
     def histogram(self, table: str) -> Arrays:

@@ -82,7 +82,12 @@ class _BoundServer:
 
     def rows(self, keyset: KeySet) -> Arrays:
         start = time.perf_counter()
-        found = self._client.rows(keyset, **self._id)
+        ask = functools.partial(self._client.rows, keyset, **self._id)
+        if self.sync and keyset.at is None:
+            version = (self._client.layout.generation, self.clock)
+            found = self._buffers.together.rows(self._plan.run, keyset.table, version, ask)
+        else:
+            found = ask()
         self.seconds += time.perf_counter() - start
         return found
 

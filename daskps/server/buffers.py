@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from daskps.server.recent import Recent
+from daskps.server.together import Together
 
 LINE = 64
 """Bytes of a line of the processor's cache; arrays begin where one does."""
@@ -25,6 +26,8 @@ class Buffers:
         self._held: dict[tuple[int, str], NDArray[np.uint8]] = {}
         self.recent = Recent()
         """Which of it holds what tasks pulled last."""
+        self.together = Together()
+        """What tasks of one clock read once for all."""
 
     def take(self, purpose: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return an array with arbitrary content.
@@ -50,4 +53,5 @@ class Buffers:
     def clear(self) -> None:
         """Let go of all memory; arrays that are in use stay valid."""
         self.recent.clear()
+        self.together.clear()
         self._held.clear()

@@ -26,6 +26,7 @@ from daskps.models.topic_merge import groups_of
 from daskps.models.topic_model import ConductedTopicModel, check_counts
 from daskps.models.topic_priors import alpha_of, beta_of
 from daskps.run.launch import RunOptions
+from daskps.server.client import ParameterClient
 
 
 def fitted(**parameters: Any) -> LatentDirichletAllocation:
@@ -74,6 +75,24 @@ def test_counts_agree_in_every_course(parameters: dict[str, Any]) -> None:
     model = fitted(**parameters)
     check_agreement(model)
     assert model.n_iter_ >= parameters.get("max_iter", 60)
+
+
+@pytest.mark.parametrize("consistency", ["bsp", "ssp"])
+def test_partitions_of_a_process_read_the_words_once_a_clock_where_that_is_the_same(
+    consistency: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    rows = ParameterClient.rows
+
+    def counted(self: Any, keyset: Any, *, partition: int, clock: int) -> Any:
+        asked.append(clock)
+        return rows(self, keyset, partition=partition, clock=clock)
+
+    monkeypatch.setattr(ParameterClient, "rows", counted)
+    model = fitted(consistency=consistency, max_iter=12)
+    clocks = range(1, model.history_.sizes["clock"])  # in the first nothing is there to be read
+    each = 1 if consistency == "bsp" else data().n_partitions
+    assert sorted(asked) == [clock for clock in clocks for _ in range(each)]
 
 
 @given(st.integers(1, 4), st.integers(1, 30), st.integers(0, 150))
