@@ -53,12 +53,12 @@ def _weigh(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def data(number: int) -> Any:
-            return _data(context, builder, signature, args, number)
+            return array_data(context, builder, signature, args, number)
 
         count = ir.IntType(signature.args[0].dtype.bitwidth)
         source, out = builder.gep(data(0), [args[1]]), builder.gep(data(4), [args[5]])
         total = _products(builder, source, count, data(2), data(3), out, args[6])
-        builder.store(total, _vector_at(builder, data(7), args[8]), align=4)
+        builder.store(total, vector_at(builder, data(7), args[8]), align=4)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -85,20 +85,20 @@ def _draw(typing_context: Any, sums: Any, number: Any, which: Any, less: Any, u:
     signature = result(sums, number, which, less, u)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _vector_at(builder, _data(context, builder, signature, args, 0), args[1])
+        place = vector_at(builder, array_data(context, builder, signature, args, 0), args[1])
         lane, rest, total = _lane(builder, builder.load(place, align=4), *args[2:])
         return context.make_tuple(builder, result, [builder.zext(lane, I64), rest, total])
 
     return signature, codegen
 
 
-def _data(context: Any, builder: Any, signature: Any, args: Any, number: int) -> Any:
+def array_data(context: Any, builder: Any, signature: Any, args: Any, number: int) -> Any:
     """Return where the numbers of an array that is an argument begin."""
     array = context.make_array(signature.args[number])
     return array(context, builder, args[number]).data
 
 
-def _vector_at(builder: Any, pointer: Any, number: Any) -> Any:
+def vector_at(builder: Any, pointer: Any, number: Any) -> Any:
     """Return where a vector of an array of them stands."""
     first = builder.gep(pointer, [builder.shl(number, I64(BITS))])
     return builder.bitcast(first, FLOATS.as_pointer())
@@ -135,24 +135,36 @@ def _products(
 
 def _lane(builder: Any, sums: Any, which: Any, less: Any, u: Any) -> tuple[Any, Any, Any]:
     """Draw a lane by cumulative sums."""
+    sums = cumulated(builder, sums, which, less)
+    total = builder.extract_element(sums, I32(LANES - 1))
+    lane, rest = drawn(builder, sums, builder.fmul(u, total))
+    return lane, rest, total
+
+
+def cumulated(builder: Any, sums: Any, which: Any, less: Any) -> Any:
+    """Return cumulative sums, where lane `which`, modulo 16, counts for so much less."""
     lane = builder.trunc(builder.and_(which, I64(LANES - 1)), I32)
-    mine = builder.icmp_signed("==", ir.Constant(INTS, list(range(LANES))), _all(builder, lane))
-    sums = builder.fsub(sums, builder.select(mine, _all(builder, less), ZEROS))
+    lanes = ir.Constant(INTS, list(range(LANES)))
+    mine = builder.icmp_signed("==", lanes, everywhere(builder, lane))
+    sums = builder.fsub(sums, builder.select(mine, everywhere(builder, less), ZEROS))
     shift = 1
     while shift < LANES:
         sums = builder.fadd(sums, _moved(builder, sums, shift))
         shift *= 2
-    total = builder.extract_element(sums, I32(LANES - 1))
-    target = builder.fmul(u, total)
-    below = builder.fcmp_ordered("<=", sums, _all(builder, target))
+    return sums
+
+
+def drawn(builder: Any, sums: Any, target: Any) -> tuple[Any, Any]:
+    """Return the first lane whose cumulative sum is above `target`, and what is left in it."""
+    below = builder.fcmp_ordered("<=", sums, everywhere(builder, target))
     found = builder.ctpop(builder.zext(builder.bitcast(below, ir.IntType(LANES)), I32))
     last = I32(LANES - 1)
-    drawn = builder.select(builder.icmp_unsigned("<", found, last), found, last)
-    before = builder.extract_element(_moved(builder, sums, 1), drawn)
-    return drawn, builder.fsub(target, before), total
+    lane = builder.select(builder.icmp_unsigned("<", found, last), found, last)
+    before = builder.extract_element(_moved(builder, sums, 1), lane)
+    return lane, builder.fsub(target, before)
 
 
-def _all(builder: Any, x: Any) -> Any:
+def everywhere(builder: Any, x: Any) -> Any:
     """Return a vector of a number."""
     vector = ir.VectorType(x.type, LANES)
     nothing = ir.Constant(vector, ir.Undefined)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskps.kernels import _lda_counts, _lda_fold, _lda_online
+from daskps.kernels._lanes import LANES
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -90,11 +91,13 @@ class Room:
         n = len(lengths)
         self.bits = cell_bits(lengths, K)
         self.starts = np.zeros(n + 1, np.int64)
-        np.cumsum(np.minimum(lengths, K), out=self.starts[1:])
+        # while a token is moved there is one more; lists are read 16 cells at a time
+        places = np.minimum(lengths, K) + 1
+        np.cumsum(-(-places // LANES) * LANES, out=self.starts[1:])
         self.sizes = np.zeros(n, np.int64)
-        # a prefetch looks a line ahead, never beyond the array
         dtype = np.uint32 if self.bits == 16 else np.uint64
-        self.cells = np.zeros(int(self.starts[-1]) + 1, dtype)
+        # a prefetch looks a line ahead, never beyond the array
+        self.cells = np.zeros(int(self.starts[-1]) + LANES, dtype)
         if documents is not None:
             _unpack(*frozen(*documents), self.starts, self.sizes, self.cells)
 
