@@ -49,7 +49,8 @@ class LogisticRegression(LinearClassifier):
         chooses by the scale of the data.
     consistency
         ``"bsp"``: the result depends on data, seed and partitions only, to the bit; ``"ssp"``:
-        a partition may run `staleness` clocks ahead of the slowest; ``"asp"``: without bound.
+        a partition may run `staleness` clocks ahead of the slowest; ``"asp"``: as far as half
+        of the clocks that the slowest has left.
     staleness
         Bound for ``"ssp"``, >= 1.
     quorum

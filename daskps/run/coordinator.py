@@ -26,8 +26,8 @@ from daskps.run.vigil import Vigil
 class Coordinator:
     """Turns events into actions.
 
-    Admission: (p, c) may start when p has finished c clocks and c - min_clock <= staleness, with a
-    quorum in min_clock's place the clock that so many partitions have finished.
+    Admission: (p, c) may start when p has finished c clocks and c - min_clock <= staleness, in ASP
+    `Policy.lead`; with a quorum in min_clock's place the clock that so many have finished.
     """
 
     policy: Policy
@@ -55,8 +55,6 @@ class Coordinator:
     _want_evaluation: bool = False
     _writing: str | None = None
     _last_cut: tuple[str | None, int, float] = (None, 0, 0.0)
-    _safe: int | None = None
-    """min_clock of the newest published cut."""
     _pass: int = 0
     _tokens: int = 0
     _failures: verdicts.Failures = field(default_factory=verdicts.Failures)
@@ -78,7 +76,7 @@ class Coordinator:
         self._n_shards = policy.n_shards
         self._pass = self.min_clock // policy.clocks_per_pass
         self._last_cut = (None, self.min_clock, 0.0)
-        self._safe = self.min_clock if clocks is not None else None
+        self.losses.safe = dict(clocks) if clocks is not None else None
         if self.min_clock == self._pass * policy.clocks_per_pass:
             self._judge()  # a run that had stalled is over
         last = self.ledger.turns.get(self.min_clock)
@@ -158,7 +156,8 @@ class Coordinator:
             self._waiting = Waiting(self.clocks, {r.partition for r in self.running.values()})
         # laggards first, so that the barrier or the staleness bound opens soonest
         common = self.clocks.passed(self.policy.enough)
-        ready = self._waiting.take(common + self.policy.staleness, self.target, only)
+        lead = self.policy.lead(self.target - common)
+        ready = self._waiting.take(common + lead, self.target, only)
         return [self._launch(p, c) for c, p in ready]
 
     def _launch(self, partition: int, clock: int, copy_of: int | None = None) -> ev.Launch:
@@ -319,9 +318,9 @@ class Coordinator:
     def _note_published(self, clocks: ev.Clocks) -> None:
         # also one that a loss overtook on its way here: unless the run went back behind it
         if all(c <= self.clocks[p] for p, c in clocks.items()):
-            self._safe = min(clocks.values())
+            self.losses.safe = dict(clocks)
             cut, clock, when = self._last_cut
-            self._last_cut = (cut, max(clock, self._safe), when)
+            self._last_cut = (cut, max(clock, min(clocks.values())), when)
 
     def _evaluated(self, clock: int, loss: float) -> list[ev.Action]:
         if self._busy != "evaluating":
@@ -355,18 +354,18 @@ class Coordinator:
         if self._recoveries > self.policy.max_recoveries:
             return self._fail(verdicts.losses(self._recoveries, self.policy.max_recoveries))
         if self._writing:  # nobody will publish it
-            self._last_cut = (None, self._safe or 0, self.now)
+            self._last_cut = (None, min((self.losses.safe or {0: 0}).values()), self.now)
         self._busy, self._writing, self._waiting = "recovering", None, None
         self._turns.interrupted()
         self.vigil.begin(self.now)
-        self.losses.note(event, self._n_shards, self._safe)
+        self.losses.note(event, self._n_shards)
         self.times.losses += self.losses.bare
         # what still runs would be refused as stale; and its success could be old news by then
         dropped: list[ev.Action] = [ev.Abandon(t) for t in self.running]
         self._unsure |= {r.partition for r in self.running.values()}
         self.running.clear()
         self._recovery += 1
-        how = self.losses.how(self._safe, self.min_clock, self.target)
+        how = self.losses.how(self.clocks, self.target, self._n_shards)
         if how == "rollback":
             self._ahead.clear()
         elif how == "replay":
@@ -381,7 +380,7 @@ class Coordinator:
             self._unsure.clear()
         self._busy = None
         self.vigil.begin(self.now)
-        self.losses.over()
+        self.losses.over(went_back=dict(event.clocks) != self.clocks)
         self.moves.recovered()
         self.ledger.recovered(self.min_clock, event.seconds)
         if dict(event.clocks) != self.clocks:
@@ -392,7 +391,7 @@ class Coordinator:
             self._pass = self.min_clock // self.policy.clocks_per_pass
             self._want_cut = self._want_evaluation = False
             self._turns.rewound()  # a cut is taken after the turn of its clock
-            self._safe = None if event.cut is None else self.min_clock
+            self.losses.safe = None if event.cut is None else dict(event.clocks)
             if self._stop == "tol":
                 self._stop, self.target = None, self.policy.n_clocks
         self._last_cut = (event.cut, min(self._last_cut[1], self.min_clock), self.now)

@@ -25,13 +25,16 @@ class States:
     def before(self, partition: int, clock: int) -> Arrays | None:
         """Return what the step at `clock` goes on from; None if nothing was kept yet.
 
-        That step begins only when the one before is over: what is older is forgotten.
+        That step begins only when the one before is over: what is older is forgotten. A step that
+        is done again for the sake of other shards gets what is nearest of what was kept since.
         """
         kept = self._kept.get(partition, {})
         past = [c for c in kept if c <= clock]
         for c in past[:-1]:
             del kept[c]
-        return kept[past[-1]] if past else None
+        if past:
+            return kept[past[-1]]
+        return kept[min(kept)] if kept and clock else None  # at 0 it begins where it began
 
     def keep(self, partition: int, clock: int, state: Arrays) -> Arrays:
         """Keep what a step at `clock` has made, from now on read-only; return what counts.

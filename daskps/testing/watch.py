@@ -79,10 +79,11 @@ class Watcher:
         self._tokens.add(told.token)
         common = coordinator.clocks.passed(coordinator.policy.enough)
         ahead = told.clock - common
-        if ahead > coordinator.policy.staleness:
+        bound = coordinator.policy.lead(coordinator.target - common)
+        if ahead > bound:
             self.broken.append(
                 f"(partition, clock) {(told.partition, told.clock)} started {ahead} clocks ahead "
-                f"of clock {common}; the bound is {coordinator.policy.staleness}"
+                f"of clock {common}; the bound is {bound}"
             )
 
     def _finished(self, coordinator: Coordinator) -> None:

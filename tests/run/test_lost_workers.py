@@ -11,6 +11,7 @@ from daskps.errors import RunFailed
 from daskps.run import events as ev
 from daskps.run.clocks import Clocks
 from daskps.run.coordinator import Coordinator
+from daskps.run.losses import SPARED
 
 
 @pytest.mark.parametrize("staleness", [0, 1, math.inf])
@@ -80,18 +81,60 @@ def test_what_goes_back_after_a_loss(
     assert coordinator.running == {}
 
 
+def how_after(clocks: list[int], **settings: object) -> str:
+    """Return how one of two shards stands again when a cut is two clocks of all old."""
+    now = dict(enumerate(clocks))
+    start = dict.fromkeys(now, min(clocks) - 2)
+    coordinator = Coordinator.start(policy(clocks_per_pass=2, **settings), start)
+    coordinator.clocks = Clocks(now)
+    coordinator.handle(ev.Tick(1.0))
+    (*_, recover) = coordinator.handle(ev.WorkerLost("w", (0,)))
+    assert isinstance(recover, ev.Recover)
+    return recover.how
+
+
 @pytest.mark.parametrize(
     ("left", "how"), [pytest.param(4, "partial", id="early"), pytest.param(3, "replay", id="late")]
 )
 def test_near_the_end_what_was_lost_is_done_again(left: int, how: str) -> None:
-    # a cut at clock 0, two clocks since, two a pass: what is lost heals in four clocks
-    settings = {"staleness": 1, "clocks_per_pass": 2, "n_clocks": 2 + left}
-    coordinator = Coordinator.start(policy(**settings), dict.fromkeys(range(3), 0))
-    coordinator.clocks = Clocks(dict.fromkeys(range(3), 2))
-    coordinator.handle(ev.Tick(1.0))
-    (*_, recover) = coordinator.handle(ev.WorkerLost("w", (0,)))
-    assert isinstance(recover, ev.Recover)
-    assert recover.how == how
+    # two clocks since the cut, two a pass: what is lost heals in four clocks
+    assert how_after([40 - left] * 3, staleness=1, n_clocks=40) == how
+
+
+@pytest.mark.parametrize(
+    ("clocks", "how"),
+    [
+        pytest.param([20, 20, 20], "partial", id="together"),
+        pytest.param([36, 20, 20], "replay", id="nothing-left"),
+    ],
+)
+def test_a_partition_that_is_ahead_has_less_time_to_heal(clocks: list[int], how: str) -> None:
+    # two and eighteen clocks since the cut: the first has four left, however far the others are
+    assert how_after(clocks, staleness=math.inf, n_clocks=400 if how == "partial" else 40) == how
+
+
+@pytest.mark.parametrize("staleness", [1, math.inf])
+def test_losses_that_follow_each_other_take_no_more_than_a_share_of_the_work(
+    staleness: float,
+) -> None:
+    world = World(policy(staleness=staleness, n_clocks=60, checkpoint_clocks=3))
+    hit = -1
+    for step in range(100_000):
+        if world.coordinator.ended:
+            break
+        low = world.coordinator.min_clock
+        if low % 4 == 0 and low > hit:  # again and again, a clock after a cut was due
+            hit = low
+            world.lose((low // 4 % 2,))
+        world.deliver()
+        if not world.events:
+            world.advance(step)
+            world.write(ok=True)
+    assert world.coordinator.ended == "max_iter"
+    hows = [a.how for a in world.actions if isinstance(a, ev.Recover)]
+    assert {"partial", "replay"} <= set(hows)
+    counted = sum(len(c) for shard in world.shards for c in shard.counted.values())
+    assert counted >= (1 - SPARED) * 60 * 3 * 2
 
 
 def test_no_cut_falls_into_a_replay() -> None:

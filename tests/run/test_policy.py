@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from daskps.run.policy import staleness_of
+from daskps.run.policy import Policy, staleness_of
 from daskps.server.spec import enough
 
 
@@ -15,6 +15,15 @@ from daskps.server.spec import enough
 )
 def test_consistency_names(consistency: str, staleness: int, bound: float) -> None:
     assert staleness_of(consistency, staleness) == bound
+
+
+@pytest.mark.parametrize(
+    ("bound", "left", "lead"), [(math.inf, 40, 20), (math.inf, 1, 1), (0, 40, 0), (3, 2, 3)]
+)
+def test_without_a_bound_a_lead_is_half_of_what_the_others_have_left(
+    bound: float, left: int, lead: float
+) -> None:
+    assert Policy(2, 1, 40, staleness=bound).lead(left) == lead
 
 
 @pytest.mark.parametrize("consistency", ["bsp", "asp"])

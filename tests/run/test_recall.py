@@ -35,7 +35,7 @@ def moved_by_a_loss(store: Path) -> float:
             engine.lose(HOLDS_ALL)
 
     options = {"checkpoint": str(store), "every": 8, "trouble": trouble, "settled": True}
-    result = train(staleness=1, passes=20, n_shards=3, n_threads=1, **options)
+    result = train(staleness=1, passes=30, n_shards=5, n_threads=1, **options)
     assert len(result.coordinator.ledger.recoveries) == 1
     return float(np.abs(seen["after"] - seen["before"]).max())
 

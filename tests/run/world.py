@@ -116,7 +116,7 @@ class World:
             case ev.Launch(token, partition, clock, copy_of):
                 assert clock == coordinator.clocks[partition] < coordinator.target
                 common = coordinator.clocks.passed(self.policy.enough)
-                assert clock - common <= self.policy.staleness
+                assert clock - common <= self.policy.lead(coordinator.target - common)
                 twins = [t for t, r in coordinator.running.items() if r.partition == partition]
                 assert len(twins) == (1 if copy_of is None else 2), twins
                 self.check_turned(clock, behind=self.policy.looks_on)
