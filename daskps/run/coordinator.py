@@ -385,7 +385,9 @@ class Coordinator:
         self.ledger.recovered(self.min_clock, event.seconds)
         if dict(event.clocks) != self.clocks:
             self.clocks, self._waiting = Clocks(event.clocks), None
-            self._ahead = {p: c for p, c in self._ahead.items() if c > self.clocks[p]}
+            # without a cut everybody has begun again
+            ahead = self._ahead.items() if event.cut else ()
+            self._ahead = {p: c for p, c in ahead if c > self.clocks[p]}
             self._unsure.clear()
             self.ledger.rewind(self.clocks)
             self._pass = self.min_clock // self.policy.clocks_per_pass

@@ -44,15 +44,14 @@ def recover(engine: Engine, action: ev.Recover) -> ev.Recovered | ev.RecoveryFai
         while hung := engine.silent(lost):  # news of them comes late or never
             lost |= set(hung.shards)
         down |= lost
-        if len(down) == engine.n_shards:  # nobody holds anything newer than the cut
+        # nobody holds anything newer than the cut, or there is none that could be read
+        if len(down) == engine.n_shards or ways[0].cut is None:
             action = replace(action, how="rollback")
         try:
             again, clocks = engine.stand_up(lost, action, *ways[0])
         except CheckpointError as error:
             logger.warning("%s", error)
             del ways[0]
-            if ways[0].cut is None:
-                action = replace(action, how="rollback")
             continue
         except (TimeoutError, OSError) as error:
             return ev.RecoveryFailed(error)

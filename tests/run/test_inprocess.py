@@ -162,6 +162,28 @@ def test_a_damaged_cut_is_passed_over_in_a_recovery(
     assert "cannot be read" in caplog.text
 
 
+@pytest.mark.parametrize("launch", [pytest.param(8, id="early"), pytest.param(36, id="late")])
+def test_a_loss_while_no_cut_can_be_read_takes_everybody_back_to_the_beginning(
+    tmp_path: Path, launch: int
+) -> None:
+    """Lost slots must not begin again beside others that go on."""
+    store, launches = tmp_path / "c.zarr", list[tuple[int, int]]()
+
+    def trouble(engine: TroubledEngine, number: int, action: ev.Action) -> None:
+        if isinstance(action, ev.Launch):
+            launches.append((action.partition, action.clock))
+            if len(launches) == launch * PARTITIONS:
+                engine.settle()
+                store.rename(tmp_path / "away")
+                engine.lose(1)
+
+    options = {"staleness": 1, "n_shards": 3, "n_threads": 1, "trouble": trouble}
+    result = train(checkpoint=str(store), passes=20, settled=True, **options)
+    assert len(result.coordinator.ledger.recoveries) == 1
+    assert sum(c == 0 for _, c in launches) == 2 * PARTITIONS
+    assert all(s.duplicates == 0 for s in result.stats)  # those that stayed have begun again, too
+
+
 def test_a_store_that_cannot_be_written_does_not_stop_training(
     tmp_path: Path, calm: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
