@@ -38,6 +38,9 @@ logger = logging.getLogger("daskps")
 VERSION = 2
 """Version 1 had all rows of all tables; it is still read."""
 
+NAMES: Any = {"name": "default", "separator": "."}
+"""Of chunks: files of one folder, for a folder or three for each take as long as what is in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
@@ -130,6 +133,7 @@ def _array(
         dtype=dtype,
         dimension_names=list(dims),
         fill_value=_missing(dtype),
+        chunk_key_encoding=NAMES,
         compressors=[Crc32cCodec()],  # parameters do not compress; the checksum does matter
         # slots are written whole, also when they are all zeros: a missing chunk is an error
         config={"write_empty_chunks": True},

@@ -1,4 +1,4 @@
-"""Chunks of a cut on their way to the store: encoded with one copy, where zarr makes four.
+"""Chunks of a cut on their way to the store: without a copy to a folder, else with one of four.
 
 What is written is what zarr would write with the codecs ``bytes`` and ``crc32c``; it reads it back.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -17,8 +19,6 @@ from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
-
-from daskps.server.buffers import LINE
 
 BATCH = 24 * 2**20
 """Bytes that are moved to or from the store in one call; above 32 MB malloc would give each a fresh
@@ -33,39 +33,59 @@ class ChunkWriter:
     def __init__(self, array: zarr.Array[Any]) -> None:
         self._array = array
         self._size = math.prod(array.shape[1:]) * array.dtype.itemsize
-        # a file has its bytes when it is written; other stores may keep what they are given
-        self._again = isinstance(array.store_path.store, LocalStore)
-        self._room: NDArray[np.uint8] = np.empty(0, np.uint8)
+        store = array.store_path.store
+        self._folder = store.root / array.path if isinstance(store, LocalStore) else None
 
     def put(self, slots: Mapping[int, NDArray[Any]]) -> None:
         """Write the chunks of `slots`, whose rows are given; what is too short ends in zeros."""
+        if self._folder is not None:
+            for slot, rows in slots.items():
+                self._write(self._folder / self._name(slot), rows)
+            return
         array, buffer = self._array, default_buffer_prototype().buffer
-        rest = (0,) * (len(array.shape) - 1)
 
         async def write() -> None:
-            places = [array.store_path / array.metadata.encode_chunk_key((s, *rest)) for s in slots]
-            room = self._take(len(slots))
-            chunks = [self._encode(*pair) for pair in zip(room, slots.values(), strict=True)]
+            places = [array.store_path / self._name(slot) for slot in slots]
+            chunks = [self._encode(rows) for rows in slots.values()]
             pairs = zip(places, chunks, strict=True)
             await asyncio.gather(*(p.set(buffer.from_array_like(chunk)) for p, chunk in pairs))
 
         sync(write())
 
-    def _take(self, n: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield memory for `n` chunks, that of the last call if there is nobody who needs it."""
-        size = self._size + CHECKSUM
-        stride = size + -size % LINE
-        if not self._again or len(self._room) < n * stride:
-            self._room = np.empty(n * stride, np.uint8)
-        for i in range(n):
-            yield self._room[i * stride : i * stride + size]
+    def _name(self, slot: int) -> str:
+        rest = (0,) * (len(self._array.shape) - 1)
+        return self._array.metadata.encode_chunk_key((slot, *rest))
 
-    def _encode(self, chunk: NDArray[np.uint8], rows: NDArray[Any]) -> NDArray[np.uint8]:
+    def _bytes(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
         dtype = self._array.dtype.newbyteorder("<")
-        n, values = rows.size * dtype.itemsize, chunk[: self._size]
-        values[:n].view(dtype).reshape(rows.shape)[...] = rows
-        values[n:] = 0
-        checksum = np.array([google_crc32c.value(values)], "<u4")
+        return np.ascontiguousarray(rows, dtype).reshape(-1).view(np.uint8)
+
+    def _write(self, path: Path, rows: NDArray[Any]) -> None:
+        """Write a file, which has its name once it is whole, from where the rows are.
+
+        Not by the store: threads, and memory that it takes to have all in one piece, cost as much
+        as the writing.
+        """
+        values = self._bytes(rows)
+        rest = bytes(self._size - len(values))
+        checksum = google_crc32c.extend(google_crc32c.value(values), rest)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                for part in (values.data, rest, checksum.to_bytes(CHECKSUM, "little")):
+                    file.write(part)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def _encode(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
+        # a piece of memory each: stores may keep what they are given
+        chunk, values = np.empty(self._size + CHECKSUM, np.uint8), self._bytes(rows)
+        chunk[: len(values)] = values
+        chunk[len(values) : self._size] = 0
+        checksum = np.array([google_crc32c.value(chunk[: self._size])], "<u4")
         chunk[self._size :] = checksum.view(np.uint8)
         return chunk
 

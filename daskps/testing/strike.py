@@ -169,7 +169,7 @@ def _signal(processes: list[psutil.Process], number: int) -> None:
 def tear(store: Path, which: int) -> str | None:
     """Cut a chunk of the newest published cut in half; return its path, or None without a cut."""
     cuts = checkpoint.published(str(store)) if store.is_dir() else []
-    chunks = sorted((store / cuts[0]).glob("*/c/**/*")) if cuts else []
+    chunks = sorted((store / cuts[0]).glob("*/c.*")) if cuts else []
     files = [f for f in chunks if f.is_file()]
     if not files:
         return None

@@ -150,9 +150,8 @@ def test_a_damaged_cut_is_passed_over_in_a_recovery(
 
     def trouble(engine: TroubledEngine, number: int, action: ev.Action) -> None:
         if isinstance(action, ev.Launch) and action.clock == 4:
-            for chunk in (store / "cut-00000004" / "coef" / "c").rglob("0"):
-                if chunk.is_file():
-                    chunk.write_bytes(b"damaged")
+            for chunk in (store / "cut-00000004" / "coef").glob("c.*"):
+                chunk.write_bytes(b"damaged")
             engine.trouble = None
             engine.lose(1)
 
