@@ -9,8 +9,9 @@ SLOW = 2.0
 """A worker is slow that takes so many times as long for a task as the others."""
 LEAST = 0.25
 """Seconds that a task must take longer there: what short tasks take says little."""
-KNOWN = 2
-"""Tasks by which a worker is judged at the least."""
+KNOWN = 3
+"""Tasks by which a worker is judged at the least: of two, one that was held up by chance, or that
+loaded what was compiled, would be enough."""
 CHANCE = 64
 """Tasks after which a worker that is too slow for any gets one, for it may be as fast again."""
 MEMORY = 8

@@ -67,3 +67,20 @@ def test_of_two_workers_the_faster_sets_the_pace() -> None:
 
 def test_short_tasks_say_little() -> None:
     assert paced(a=0.01, b=0.2, c=0.01).slow == []
+
+
+def test_a_worker_is_not_judged_by_a_task_that_was_held_up_once() -> None:
+    """Its first one loads what was compiled; and any one may be late by chance."""
+    pace = Pace(24)
+    for worker in "abc":
+        pace.joined(worker)
+        for _ in range(3):
+            pace.took(worker, 1.0)
+    pace.joined("new")
+    for seconds in (5.0, 1.0, 1.0, 1.0):
+        pace.took("new", seconds)
+        assert pace.slow == []
+    for _ in range(3):
+        pace.took("new", 5.0)
+        pace.took("a", 1.0)
+    assert pace.slow == ["new"]
