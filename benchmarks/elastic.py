@@ -41,6 +41,8 @@ Report = dict[str, Any]
 console = Console(soft_wrap=True)
 SIZES = (1, 2, 4, 1)
 """Workers, one after the other in one fit."""
+ENOUGH = 0.85
+"""Share of a fixed cluster's speed from which on a scaled one counts as settled."""
 BEFORE, AFTER = 6.0, 16.0
 """Seconds before and after a kill that are looked at."""
 EVERY = (2, 8)
@@ -136,41 +138,98 @@ def disk(path: Path, nbytes: int) -> dict[str, float]:
     return found
 
 
+class Scaled:
+    """Hears a run and scales its cluster: on to the next of `SIZES` after so many calm clocks.
+
+    A step is calm from the moment on that every worker has its share of the slots. Before, workers
+    start: processes that import, on the same cores.
+    """
+
+    def __init__(self, cluster: Any, clocks: int) -> None:
+        self._cluster, self._clocks = cluster, clocks
+        self._step, self._clock, self._calm = 0, 0, 0
+        self._there = True
+        self.asked = [time.monotonic()]
+        """When each size was asked for."""
+        self.ends: list[list[float]] = [[] for _ in SIZES]
+        """When the clocks of each step ended."""
+
+    def attach(self, engine: Any) -> None:
+        """Take the engine, which ends the run."""
+        self._engine = engine
+
+    def __call__(self, told: Any, coordinator: Any) -> None:
+        """Take an event or action of the run."""
+        if self._step == len(SIZES):
+            return
+        if isinstance(told, ev.Moved):
+            self._there |= told.n_shards == SIZES[self._step]
+        if coordinator.min_clock > self._clock:
+            self._clock = coordinator.min_clock
+            self.ends[self._step].append(time.monotonic())
+            self._calm += self._there
+            # the clock after this one is common to everybody, and the last of a pass
+            last = (self._clock + 1) % coordinator.policy.clocks_per_pass == 0
+            if self._calm > self._clocks and (last or self._step + 1 < len(SIZES)):
+                self._next()
+
+    def _next(self) -> None:
+        self._step, self._calm, self._there = self._step + 1, 0, False
+        if self._step == len(SIZES):
+            self._engine.post(ev.StopRequested("callback"))
+            return
+        self.asked.append(time.monotonic())
+        # not in the driver's thread: a worker that leaves waits for the driver
+        size = SIZES[self._step]
+        threading.Thread(target=self._cluster.scale, args=(size,), daemon=True).start()
+
+    def step(self, i: int, fixed: float) -> dict[str, float]:
+        """Return seconds a clock of step `i` beside those of a fixed cluster, and when it is calm.
+
+        ``back`` is how many seconds after the call five clocks begin of which the median takes no
+        longer than 1 / 0.85 of what it does in a fixed cluster.
+        """
+        ends = np.array([self.asked[i], *self.ends[i]])
+        took = np.diff(ends)
+        five = np.median(np.lib.stride_tricks.sliding_window_view(took, 5), axis=1)
+        good = np.flatnonzero(five <= fixed / ENOUGH)
+        back = float(ends[good[0]] - ends[0]) if len(good) else np.inf
+        calm = float(np.median(took[-self._clocks :]))
+        return {"workers": SIZES[i], "clock": calm, "of_fixed": fixed / calm, "back": back}
+
+
 def measure_scale(options: argparse.Namespace) -> Report:
-    """Return rows/s of clusters of fixed sizes, and of one that is scaled while it trains."""
+    """Return seconds a clock of clusters of fixed sizes, and of one that is scaled in a run."""
     train = dataset(argparse.Namespace(**{**vars(options), "partitions": 8}), options.features)
+    runs = [_scaled(train, options.clocks) for _ in range(options.repeats)]
+    steps = [
+        {name: median(run["steps"][i][name] for run in runs) for name in runs[0]["steps"][i]}
+        for i in range(len(SIZES))
+    ]
+    fixed = {n: median(run["fixed"][n] for run in runs) for n in set(SIZES)}
+    all_ratios = [[step["of_fixed"] for step in run["steps"]] for run in runs]
+    same = all(run["same"] for run in runs)
+    return {"fixed": fixed, "steps": steps, "ratios": all_ratios, "bits_equal": same}
+
+
+def _scaled(train: Dataset, clocks: int) -> Report:
     # without it passes after the tenth are others, which look at the data twice
-    clocks, alike = options.clocks, {"compression": "bfloat16"}
-    fixed: dict[int, float] = {}
+    alike, fixed = {"compression": "bfloat16"}, {}
+    with daskps.local_cluster(SIZES[0]) as cluster, Client(cluster):
+        fit(train, max_iter=1, **alike)
+        scaled = Scaled(cluster, clocks)
+        with listening(scaled):
+            elastic = fit(train, max_iter=10**6, **alike)
     for n in sorted(set(SIZES)):
         with daskps.local_cluster(n) as cluster, Client(cluster) as client:
             client.wait_for_workers(n)
             fit(train, max_iter=1, **alike)
-            fixed[n] = speed(fit(train, max_iter=max(3, clocks // 2), **alike))
-    with daskps.local_cluster(SIZES[0]) as cluster, Client(cluster):
-        fit(train, max_iter=1, **alike)
-        elastic = daskps.LogisticRegression(
-            alpha=1e-5, tol=None, progress=False, max_iter=clocks * len(SIZES), **alike
-        )
-
-        def scale(clock: int, _: float) -> None:
-            if clock % clocks == 0 and clock // clocks < len(SIZES):
-                n = SIZES[clock // clocks]
-                # not in the driver's thread: a worker that leaves waits for the driver
-                threading.Thread(target=cluster.scale, args=(n,), daemon=True).start()
-
-        elastic.fit(train, callback=scale)
-    per_pass = len(elastic.history_.seconds) // elastic.n_iter_
-    ends = elastic.history_.seconds.values[per_pass - 1 :: per_pass]
-    calm = fit(train, max_iter=clocks * len(SIZES), **alike)
-    steps = []
-    for i, n in enumerate(SIZES):
-        # the later half of a step: workers have come, slots and data have moved
-        part = np.diff(ends[i * clocks + clocks // 2 : (i + 1) * clocks])
-        steps.append({"workers": n, "rows_per_s": train.n_rows / float(np.median(part))})
-        steps[-1]["of_fixed"] = steps[-1]["rows_per_s"] / fixed[n]
+            seconds = fit(train, max_iter=max(2, clocks // 4), **alike).history_.seconds.values
+            fixed[n] = float(np.median(np.diff(seconds)))
+    calm = fit(train, max_iter=elastic.n_iter_, **alike)
     same = bool((elastic.coef_ == calm.coef_).all())
-    return {"fixed": fixed, "steps": steps, "bits_equal": same}
+    steps = [scaled.step(i, fixed[n]) for i, n in enumerate(SIZES)]
+    return {"fixed": fixed, "steps": steps, "same": same}
 
 
 def measure_kill(options: argparse.Namespace) -> Report:
@@ -248,10 +307,14 @@ def show(report: Report) -> None:
         )
     if "scale" in report:
         x = report["scale"]
-        table = Table("workers", "rows/s", "of a fixed cluster", title="one fit")
-        for step in x["steps"]:
+        names = ("workers", "s a clock", "fixed", "of a fixed cluster", "s until it is")
+        table = Table(*names, title="one fit", title_justify="left")
+        for i, step in enumerate(x["steps"]):
+            each = ", ".join(f"{ratios[i]:.2f}" for ratios in x["ratios"])
             table.add_row(
-                str(step["workers"]), f"{step['rows_per_s']:,.0f}", f"{step['of_fixed']:.2f}"
+                *(str(step["workers"]), f"{step['clock']:.3f}"),
+                *(f"{x['fixed'][step['workers']]:.3f}", f"{step['of_fixed']:.2f} ({each})"),
+                f"{step['back']:.1f}",
             )
         console.print(table)
         console.print(f"bits as in a fixed cluster: {x['bits_equal']}")
@@ -264,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--features", type=int, default=1_000_000)
     parser.add_argument("--wide", type=int, default=10**8, help="features beside checkpoints")
     parser.add_argument("--passes", type=int, default=8)
-    parser.add_argument("--clocks", type=int, default=16, help="passes at each size")
+    parser.add_argument("--clocks", type=int, default=48, help="calm clocks at each size")
     parser.add_argument("--partitions", type=int, default=WORKERS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", help="replicas, checkpoints, scale, kill, or some with commas")
