@@ -11,6 +11,7 @@ first. The other parts only simulate; `docs/scaling.md` is about what they say::
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import time
 from collections.abc import Mapping
@@ -48,6 +49,8 @@ class Sleeper:
     seconds: float
     rows: int = 64
     slow: Mapping[str, float] | None = None
+    delayed: float = 0.0
+    """Share of the tasks that take five times as long, by chance."""
 
     def tables(self) -> tuple[TableSpec, ...]:
         """Return one small table."""
@@ -61,6 +64,7 @@ class Sleeper:
         """Pull, sleep, push."""
         (rows,), _ = server.pull([data])
         factor = (self.slow or {}).get(str(get_worker().name), 1.0)
+        factor *= 5.0 if random.random() < self.delayed else 1.0  # a copy may be lucky
         time.sleep(self.seconds * factor)
         server.push([data], [np.ones_like(rows)], samples=1)
         return {"loss": 1.0, "samples": 1.0}
@@ -93,9 +97,11 @@ def real(
     return float(ends[-1] - ends[0]) / (CLOCKS - 1), own
 
 
-def simulated(n: int, per_worker: int, staleness: float, costs: Costs, **policy: Any) -> Result:
+def simulated(
+    n: int, per_worker: int, staleness: float, costs: Costs, *, seed: int = 0, **policy: Any
+) -> Result:
     wanted = {"n_shards": n, "n_clocks": CLOCKS, "staleness": staleness, **policy}
-    return simulate(Policy(n_partitions=n * per_worker, **wanted), costs, n)
+    return simulate(Policy(n_partitions=n * per_worker, **wanted), costs, n, seed=seed)
 
 
 def calibrate(cluster: LocalCluster, client: Client) -> Costs:
@@ -108,8 +114,13 @@ def calibrate(cluster: LocalCluster, client: Client) -> Costs:
     return Costs(compute=0.0, dispatch=serial, overhead=own, latency=0.0)
 
 
-CASES = ((2, 4, 0, False), (4, 4, 0, False), (4, 4, 3, True), (8, 2, 0, False), (8, 2, 3, False))
-"""Workers, partitions a worker, staleness, whether one is slow."""
+CASES = (
+    *((2, 4, 0, ""), (4, 4, 0, ""), (4, 4, 3, "1, by 5 x"), (8, 2, 0, ""), (8, 2, 3, "")),
+    *((4, 4, 3, "5 % of tasks"), (4, 8, 3, "5 % of tasks")),
+)
+"""Workers, partitions a worker, staleness, what is slow."""
+SEEDS = 20
+"""Simulated runs of which the mean is taken where delays come by chance."""
 
 
 def check() -> None:
@@ -120,12 +131,17 @@ def check() -> None:
     with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
         costs = replace(calibrate(cluster, client), compute=seconds)
         for n, per_worker, bound, late in CASES:
-            model = Sleeper(seconds, slow=slow if late else None)
+            one, some = late.startswith("1"), late.startswith("5")
+            model = Sleeper(seconds, slow=slow if one else None, delayed=0.05 * some)
             measured, _ = real(cluster, client, n, per_worker, bound, model)
-            planned = replace(costs, slow={0: 5.0} if late else {})
-            expected = simulated(n, per_worker, bound, planned).seconds_per_clock
+            planned = replace(costs, slow={0: 5.0} if one else {}, delayed=0.05 * some)
+            runs = [
+                simulated(n, per_worker, bound, planned, seed=seed).seconds_per_clock
+                for seed in range(SEEDS if some else 1)
+            ]
+            expected = sum(runs) / len(runs)
             table.add_row(
-                *(str(n), str(n * per_worker), str(bound), "1, by 5 x" if late else ""),
+                *(str(n), str(n * per_worker), str(bound), late),
                 *(f"{measured:.3f}", f"{expected:.3f}", f"{expected / measured - 1:+.0%}"),
             )
     console.print(table)
@@ -138,24 +154,38 @@ def stragglers() -> None:
         ("one of four workers 5 x slower", replace(base, slow={0: 5.0})),
         ("5 % of the tasks 5 x slower", replace(base, delayed=0.05)),
     ):
-        names = ("partitions/worker", "consistency", "calm s", "nothing", "copies", "spared too")
-        table = Table(*names, "idle s", title=title)
-        for k in (2, 4, 8):
+        table = Table(
+            *("partitions/worker", "consistency", "calm s", "plain", "tasks roam", "copies"),
+            *("spared too", "idle s", "less"),
+            title=f"{title}; means of {SEEDS} runs",
+        )
+        for k in (1, 2, 4, 8):
             for staleness in (0, 3):
                 _straggle(table, base, late, k, staleness)
         console.print(table)
 
 
 def _straggle(table: Table, base: Costs, late: Costs, k: int, staleness: int) -> None:
-    calm = simulated(4, k, staleness, base, n_clocks=20).seconds
+    def mean(costs: Costs, **policy: Any) -> tuple[float, float]:
+        runs = [
+            simulated(4, k, staleness, costs, n_clocks=20, seed=seed, **policy)
+            for seed in range(SEEDS)
+        ]
+        return sum(r.seconds for r in runs) / SEEDS, sum(r.waited for r in runs) / SEEDS
+
+    calm, _ = mean(base)
+    alone = replace(late, spare=False)
     runs = [
-        simulated(4, k, staleness, replace(late, spare=spare), n_clocks=20, speculate=copy)
-        for copy, spare in ((False, False), (True, False), (True, True))
+        mean(replace(alone, roam=False), speculate=False),
+        mean(alone, speculate=False),
+        mean(alone),
+        mean(late),
     ]
     name = "BSP" if staleness == 0 else f"SSP({staleness})"
-    ratios = [f"{r.seconds / calm:.2f} x" for r in runs]
-    idle = f"{runs[0].waited:.1f} to {runs[-1].waited:.1f}"
-    table.add_row(str(k), name, f"{calm:.1f}", *ratios, idle)
+    ratios = [f"{seconds / calm:.2f} x" for seconds, _ in runs]
+    plain, least = runs[0][1], runs[-1][1]
+    idle = f"{plain:.1f} to {least:.1f}", f"{plain / least:.1f} x"
+    table.add_row(str(k), name, f"{calm:.1f}", *ratios, *idle)
 
 
 def scale() -> None:

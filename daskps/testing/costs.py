@@ -48,6 +48,11 @@ class Costs:
     """... and how many times as long they compute."""
     spare: bool = True
     """Whether slow workers get one task at a time, as the engine has it."""
+    roam: bool = True
+    """Whether tasks may run elsewhere than where their data is, as Dask has it; a worker of a plain
+    parameter server has its own and does nothing else."""
+    steal: float = 0.1
+    """Seconds after which a worker without anything to do takes a task that waits for another."""
     laggards_first: bool = False
     """Whether shards serve the messages of the clocks that lag first."""
 
@@ -70,7 +75,7 @@ class Result:
     busy: float = 0.0
     """Share of the time in which a worker computed, of all workers."""
     waited: float = 0.0
-    """Seconds that the average worker had nothing to do."""
+    """Seconds that the average worker had nothing to do: no task, not even a copy."""
     driver: float = 0.0
     """Share of the time in which driver and scheduler were busy."""
 

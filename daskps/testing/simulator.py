@@ -22,6 +22,9 @@ from daskps.run.pace import Pace
 from daskps.run.policy import Policy
 from daskps.testing.costs import Costs, Result
 
+LOOK = 8
+"""Workers that are looked at for one that has least, or most, to do."""
+
 
 @dataclass
 class _Task:
@@ -47,7 +50,8 @@ class Simulation:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._alive = [True] * n_workers
-        self._idle = dict.fromkeys(range(n_workers))  # a set in a fixed order
+        self._idle: dict[int, float] = dict.fromkeys(range(n_workers), 0.0)
+        """Workers that have nothing to do, and since when, in that order."""
         self._queues: list[deque[_Task]] = [deque() for _ in range(n_workers)]
         self._on: list[_Task | None] = [None] * n_workers
         self._began = [0.0] * n_workers
@@ -83,7 +87,9 @@ class Simulation:
         found.seconds, found.clocks = self.now, self.coordinator.min_clock
         found.ended = self.coordinator.ended or "not in time"
         found.busy = self._computed / (self.n * total)
-        found.waited = total * (1 - found.busy)
+        for worker in list(self._idle):
+            self._rested(worker)
+        found.waited /= self.n
         found.driver = self._driver_busy / total
         return found
 
@@ -184,7 +190,8 @@ class Simulation:
         good = home not in task.but and self._alive[home]
         some = itertools.islice(self._idle, len(task.but) + 1)
         free = next((w for w in some if w not in task.but), None)
-        if good and (home in self._idle or task.on == home or free is None):
+        bound = task.on == home or not self.costs.roam
+        if good and (home in self._idle or bound or free is None):
             worker = home
         else:
             worker = self._somebody(task.but) if free is None else free
@@ -196,7 +203,7 @@ class Simulation:
         self._next(worker)
 
     def _somebody(self, but: set[int]) -> int:
-        some = [self.random.randrange(self.n) for _ in range(8)]
+        some = [self.random.randrange(self.n) for _ in range(LOOK)]
         alive = [w for w in some if self._alive[w] and w not in but]
         return min(alive, key=lambda w: len(self._queues[w]), default=-1)
 
@@ -207,12 +214,31 @@ class Simulation:
         while queue and queue[0].dropped:
             queue.popleft()
         if not queue:
-            self._idle[worker] = None
+            self._idle.setdefault(worker, self.now)
+            if self.costs.roam:
+                self.after(self.costs.steal, lambda: self._steal(worker))
             return
         task = queue.popleft()
-        self._idle.pop(worker, None)
+        self._rested(worker)
         self._on[worker], self._began[worker] = task, self.now
         self._transfer(task, self.costs.pulled, lambda: self._compute(task))
+
+    def _rested(self, worker: int) -> None:
+        self.result.waited += self.now - self._idle.pop(worker, self.now)
+
+    def _steal(self, thief: int) -> None:
+        """Let a worker that has had nothing to do take what waits last where most waits."""
+        if thief not in self._idle:
+            return
+        looked_at = self.random.sample(range(self.n), min(self.n, LOOK))
+        queue = max((self._queues[w] for w in looked_at), key=len)
+        for task in reversed(queue):
+            if not task.dropped and task.on < 0 and thief not in task.but:
+                queue.remove(task)
+                task.worker = thief
+                self._queues[thief].append(task)
+                self._next(thief)
+                return
 
     def _compute(self, task: _Task) -> None:
         seconds = self.costs.compute * self.costs.slow.get(task.worker, 1.0)
@@ -283,7 +309,7 @@ class Simulation:
     def _die(self, worker: int) -> None:
         self.result.losses += 1
         self._alive[worker] = False
-        self._idle.pop(worker, None)
+        self._rested(worker)
         stranded = [t for t in self._queues[worker] if not t.dropped]
         running = self._on[worker]
         if running is not None and not running.dropped:

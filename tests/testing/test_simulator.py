@@ -15,9 +15,11 @@ from daskps.testing.simulator import simulate
 EXACT = Costs(compute=1.0, dispatch=0.0, overhead=0.0, latency=0.0)
 
 
-def run(n: int, per_worker: int, costs: Costs, n_clocks: int = 20, **policy: Any) -> Result:
+def run(
+    n: int, per_worker: int, costs: Costs, n_clocks: int = 20, seed: int = 0, **policy: Any
+) -> Result:
     wanted = Policy(n_partitions=n * per_worker, n_shards=n, n_clocks=n_clocks, **policy)
-    return simulate(wanted, costs, n)
+    return simulate(wanted, costs, n, seed=seed)
 
 
 @pytest.mark.parametrize("staleness", [0, 3, math.inf])
@@ -27,6 +29,7 @@ def test_without_any_cost_workers_compute_all_the_time(staleness: float) -> None
     assert found.seconds_per_clock == pytest.approx(3.0)
     assert found.busy == pytest.approx(1.0)
     assert (found.tasks, found.copies) == (300, 0)
+    assert found.waited == pytest.approx(0.0, abs=1e-6)
 
 
 def test_bytes_take_the_time_of_the_link() -> None:
@@ -77,8 +80,31 @@ def test_one_of_four_workers_is_five_times_slower(per_worker: int) -> None:
     slow = replace(base, slow={0: 5.0})
     calm = run(4, per_worker, base, staleness=3).seconds
     assert run(4, per_worker, slow, staleness=3).seconds <= 1.35 * calm
-    alone = run(4, per_worker, replace(slow, spare=False), speculate=False)
-    assert alone.seconds > 4 * calm  # BSP without copies, nobody spared
+    plain = replace(slow, spare=False, roam=False)
+    assert run(4, per_worker, plain, speculate=False).seconds > 4 * calm  # BSP, nothing done
+
+
+def test_a_worker_without_a_task_takes_one_that_waits_elsewhere() -> None:
+    # four tasks each, of 5 s on the first worker and of 1 s on the second
+    slow = replace(EXACT, slow={0: 5.0}, spare=False)
+    alone = run(2, 4, replace(slow, roam=False), n_clocks=1, speculate=False)
+    assert alone.seconds == pytest.approx(20.0)
+    assert alone.waited == pytest.approx(8.0)  # 16 s of the one, none of the other
+    assert run(2, 4, slow, n_clocks=1, speculate=False).seconds == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("per_worker", [2, 4, 8])
+def test_random_delays_leave_little_to_wait_for(per_worker: int) -> None:
+    late = Costs(compute=1.0, spread=0.1, delayed=0.05)
+    plain = replace(late, roam=False, spare=False)
+    waited = {
+        costs.roam: sum(
+            run(4, per_worker, costs, seed=s, staleness=3, speculate=costs.roam).waited
+            for s in range(8)
+        )
+        for costs in (plain, late)
+    }
+    assert waited[False] >= 3.8 * waited[True]
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
