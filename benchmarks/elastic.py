@@ -195,7 +195,7 @@ class Scaled:
         good = np.flatnonzero(five <= fixed / ENOUGH)
         back = float(ends[good[0]] - ends[0]) if len(good) else np.inf
         calm = float(np.median(took[-self._clocks :]))
-        return {"workers": SIZES[i], "clock": calm, "of_fixed": fixed / calm, "back": back}
+        return {"clock": calm, "of_fixed": fixed / calm, "back": back}
 
 
 def measure_scale(options: argparse.Namespace) -> Report:
@@ -312,8 +312,8 @@ def show(report: Report) -> None:
         for i, step in enumerate(x["steps"]):
             each = ", ".join(f"{ratios[i]:.2f}" for ratios in x["ratios"])
             table.add_row(
-                *(str(step["workers"]), f"{step['clock']:.3f}"),
-                *(f"{x['fixed'][step['workers']]:.3f}", f"{step['of_fixed']:.2f} ({each})"),
+                *(str(SIZES[i]), f"{step['clock']:.3f}", f"{x['fixed'][SIZES[i]]:.3f}"),
+                f"{step['of_fixed']:.2f} ({each})",
                 f"{step['back']:.1f}",
             )
         console.print(table)
