@@ -8,10 +8,11 @@ out to be changed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from daskps.kernels import _lda_counts, _lda_fold, _lda_online
 from daskps.kernels._lanes import LANES
@@ -20,6 +21,8 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Topics = NDArray[Any]
+Scratch = Callable[[str, tuple[int, ...], DTypeLike], NDArray[Any]]
+"""Returns memory with arbitrary content for a purpose, which may be that of an earlier call."""
 
 
 # numba's dispatchers have no types
@@ -85,9 +88,17 @@ class Room:
         Number of topics.
     documents
         What is there; None for nothing.
+    scratch
+        Where the memory is from; new by default.
     """
 
-    def __init__(self, lengths: I64, K: int, documents: Documents | None = None) -> None:
+    def __init__(
+        self,
+        lengths: I64,
+        K: int,
+        documents: Documents | None = None,
+        scratch: Scratch | None = None,
+    ) -> None:
         n = len(lengths)
         self.bits = cell_bits(lengths, K)
         self.starts = np.zeros(n + 1, np.int64)
@@ -97,7 +108,8 @@ class Room:
         self.sizes = np.zeros(n, np.int64)
         dtype = np.uint32 if self.bits == 16 else np.uint64
         # a prefetch looks a line ahead, never beyond the array
-        self.cells = np.zeros(int(self.starts[-1]) + LANES, dtype)
+        self.cells = (scratch or fresh)("room", (int(self.starts[-1]) + LANES,), dtype)
+        self.cells.fill(0)
         if documents is not None:
             _unpack(*frozen(*documents), self.starts, self.sizes, self.cells)
 
@@ -186,9 +198,11 @@ def totals(rows: Rows, K: int) -> I64:
     return out
 
 
-def keys(words: NDArray[np.uint64], rows: Rows, K: int) -> NDArray[np.uint64]:
+def keys(
+    words: NDArray[np.uint64], rows: Rows, K: int, scratch: Scratch | None = None
+) -> NDArray[np.uint64]:
     """Return ``word x K + topic`` of each entry of the words' rows."""
-    out = np.empty(len(rows.topics), np.uint64)
+    out = (scratch or fresh)("keys", (len(rows.topics),), np.uint64)
     _keys(*frozen(words, rows.ptr, rows.topics), K, out)
     return out
 
@@ -296,6 +310,11 @@ def e_step(
     arrays = frozen(indptr, indices, counts, beta, alpha)
     bound = _e_step(*arrays, n_iter, tol, stats, logs)
     return stats, logs, float(bound)
+
+
+def fresh(purpose: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return new memory; a `Scratch`."""
+    return np.empty(shape, dtype)
 
 
 def frozen(*arrays: NDArray[Any]) -> list[NDArray[Any]]:

@@ -52,6 +52,7 @@ def sweeps(
     n_k: lda.I64,
     prior: lda.Prior,
     seeds: Sequence[int],
+    scratch: lda.Scratch = lda.fresh,
 ) -> Swept:
     """Draw the topics of all tokens anew, one after the other, once for each seed.
 
@@ -71,6 +72,9 @@ def sweeps(
         See `Prior`.
     seeds
         The outcome depends on them and the other arguments alone.
+    scratch
+        Where memory is from that is not needed afterwards, and that of what moved: fresh memory
+        takes longer to get than to fill. By default it is new.
 
     References
     ----------
@@ -86,7 +90,7 @@ def sweeps(
     larger = max(len(lengths), len(rows.ptr))
     dense = K <= FEW and larger * K <= CELLS and lda.cell_bits(lengths, K) == 16
     loop = _dense if dense else _sparse
-    return loop(tokens, before, documents, lengths, rows, n_k, prior, seeds)
+    return loop(tokens, before, documents, lengths, rows, n_k, prior, seeds, scratch)
 
 
 def _dense(
@@ -98,28 +102,31 @@ def _dense(
     n_k: lda.I64,
     prior: lda.Prior,
     seeds: Sequence[int],
+    scratch: lda.Scratch,
 ) -> Swept:
     K, bits, likelihood = len(n_k), np.uint64(16), 0.0
     width = -(-K // LANES) * LANES
     alpha = np.zeros(width, np.float32)
     alpha[:K] = prior.alpha
     short = int(lengths.max(initial=0)) < 2**8
-    counts = np.zeros(len(lengths) * width, np.uint8 if short else np.uint16)
+    counts = scratch("counts", (len(lengths) * width,), np.uint8 if short else np.uint16)
+    counts.fill(0)
     _spread(*lda.frozen(*documents), bits, width, counts)
-    words = np.zeros((len(rows.ptr) - 1) * width, np.int32)
+    words = scratch("words", ((len(rows.ptr) - 1) * width,), np.int32)
+    words.fill(0)
     _spread_rows(*lda.frozen(*rows), width, words)
     beta = prior.beta, prior.beta * prior.n_words
-    for seed in seeds:
-        before, topics = topics, np.empty_like(topics)
+    for i, seed in enumerate(seeds):
+        before, topics = topics, _next(topics, i, len(seeds), scratch)
         arrays = *lda.frozen(*tokens, before), topics, counts, width, words, n_k
         likelihood = _sweep_dense(*arrays, *lda.frozen(alpha), *beta, np.uint64(seed))
     # one more: the loops write where the next one would stand
-    cells = np.empty(int(np.minimum(lengths, K).sum()) + 1, np.uint32)
+    cells = scratch("cells", (int(np.minimum(lengths, K).sum()) + 1,), np.uint32)
     ptr = np.empty(len(lengths) + 1, np.int64)
     n = _gathered(counts, K, width, bits, ptr, cells)
     # each token changes two counts at most, whether or not `rows` had counted it already
     most = min(words.size, len(rows.topics) + 2 * len(topics)) + 1
-    moved = lda.Rows(np.empty_like(rows.ptr), np.empty(most, np.uint32), np.empty(most, np.int32))
+    moved = _rows(len(rows.ptr), most, "moved", scratch)
     m = _moved(*lda.frozen(*rows), words, K, width, *moved)
     moved = lda.Rows(moved.ptr, moved.topics[:m], moved.counts[:m])
     return Swept(topics, lda.Documents(ptr, cells[:n].copy()), moved, float(likelihood))
@@ -134,16 +141,30 @@ def _sparse(
     n_k: lda.I64,
     prior: lda.Prior,
     seeds: Sequence[int],
+    scratch: lda.Scratch,
 ) -> Swept:
-    room, now, likelihood = lda.Room(lengths, len(n_k), documents), rows, 0.0
+    room, now, likelihood = lda.Room(lengths, len(n_k), documents, scratch), rows, 0.0
     alpha, beta = lda.frozen(prior.alpha), (prior.beta, prior.beta * prior.n_words)
-    for seed in seeds:
+    for i, seed in enumerate(seeds):
         most = len(now.topics) + 2 * len(topics) + 1
-        new = lda.Rows(np.empty_like(rows.ptr), np.empty(most, np.uint32), np.empty(most, np.int32))
-        before, topics = topics, np.empty_like(topics)
+        new = _rows(len(rows.ptr), most, f"rows {i % 2}", scratch)
+        before, topics = topics, _next(topics, i, len(seeds), scratch)
         arrays = *lda.frozen(*tokens, before), topics, *room.parts, *lda.frozen(*now), *new, n_k
         likelihood = _sweep(*arrays, *alpha, *beta, np.uint64(seed))
         n = int(new.ptr[-1])
         now = lda.Rows(new.ptr, new.topics[:n], new.counts[:n])
     moved = lda.difference(rows, now, len(n_k))
     return Swept(topics, room.packed(), moved, float(likelihood))
+
+
+def _next(topics: lda.Topics, number: int, of: int, scratch: lda.Scratch) -> lda.Topics:
+    """Return where a sweep's topics go: those of the last one stay, the others are read once."""
+    if number == of - 1:
+        return np.empty_like(topics)
+    return scratch(f"topics {number % 2}", topics.shape, topics.dtype)
+
+
+def _rows(n: int, most: int, purpose: str, scratch: lda.Scratch) -> lda.Rows:
+    """Return rows with room for `most` entries."""
+    topics = scratch(f"{purpose} topics", (most,), np.uint32)
+    return lda.Rows(np.empty(n, np.int64), topics, scratch(f"{purpose} counts", (most,), np.int32))

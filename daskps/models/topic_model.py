@@ -184,7 +184,7 @@ class TopicModel:
             changed, _ = lda.changes(data.tokens, None if fresh else state[name], kept[name], K)
         else:
             changed = swept.moved
-        cells = self._cells(data, changed)
+        cells = self._cells(data, changed, server.scratch)
         totals = lda.totals(changed, K)
         deltas: list[NDArray[Any]] = [changed.counts[:, None, None], totals[None, None, :]]
         keysets = [cells, data.totals]
@@ -232,18 +232,20 @@ class TopicModel:
         n_k = None if whole else server.pull([data.totals])[0][0][0, 0].copy()
         found = server.rows(data.rows)
         ptr = np.concatenate([[0], np.cumsum(found["lengths"], dtype=np.int64)])
-        rows = lda.Rows(ptr, found["columns"].astype(np.uint32), found["counts"])
+        columns = server.scratch("columns", found["columns"].shape, np.uint32)
+        columns[:] = found["columns"]
+        rows = lda.Rows(ptr, columns, found["counts"])
         if n_k is None:
             n_k = lda.totals(rows, self.n_topics)
         swept = lda_gibbs.sweeps(
-            data.tokens, topics, documents, data.lengths, rows, n_k, prior, seeds
+            *(data.tokens, topics, documents, data.lengths, rows, n_k, prior, seeds, server.scratch)
         )
         some = data.here > 0
         whole = np.log(data.lengths[some] - 1 + prior.alpha.sum()) @ data.here[some]
         return swept, float(whole - swept.likelihood)
 
-    def _cells(self, data: TopicData, changed: lda.Rows) -> KeySet:
-        keys = lda.keys(data.words, changed, self.n_topics)
+    def _cells(self, data: TopicData, changed: lda.Rows, scratch: lda.Scratch) -> KeySet:
+        keys = lda.keys(data.words, changed, self.n_topics, scratch)
         return KeySet(WORDS, changed.ptr[data.rows.bounds], keys, hashed=True)
 
     def _nothing(self, data: TopicData) -> Arrays:
