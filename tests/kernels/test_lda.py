@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import DTypeLike
 from scipy.special import gammaln
 
 from daskps.kernels import lda, lda_gibbs
@@ -233,3 +234,37 @@ def test_rows_that_miss_tokens_leave_room_for_all_changes() -> None:
     moved, total = lda.changes(tokens, before, swept.topics, K)
     np.testing.assert_array_equal(dense_of(swept.moved, K), dense_of(moved, K))
     np.testing.assert_array_equal(np.bincount(swept.topics, minlength=K), n_k + total)
+
+
+@pytest.mark.usefixtures("loop")
+def test_memory_that_held_something_else_gives_the_same_bits() -> None:
+    K, V, n_docs, n = 40, 30, 12, 600
+    rng = np.random.default_rng(0)
+    docs, words = (np.sort(rng.integers(0, m, n)).astype(np.uint32) for m in (n_docs, V))
+    tokens = lda.tokens_of(docs, rng.permutation(words), np.ones(n, np.int32), V)
+    lengths = np.bincount(docs, minlength=n_docs)
+    room = lda.Room(lengths, K)
+    before = lda.scatter(tokens, K, room, 1)
+    rows, n_k = lda.changes(tokens, None, before, K)
+    given = tokens, before, room.packed(), lengths, rows
+    prior, seeds = lda.Prior(np.full(K, 0.1), 0.01, V), [1, 2, 3, 4]
+    held: dict[str, np.ndarray] = {}
+
+    def used(purpose: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        held[purpose] = held.get(purpose, np.empty(0, np.uint8))
+        if held[purpose].size < size:
+            held[purpose] = np.full(size, 0xA5, np.uint8)
+        return held[purpose][:size].view(dtype).reshape(shape)
+
+    expected = lda_gibbs.sweeps(*given, n_k.copy(), prior, seeds)
+    for _ in range(2):
+        found = lda_gibbs.sweeps(*given, n_k.copy(), prior, seeds, used)
+        assert held
+        pairs = [(found.topics, expected.topics)]
+        pairs += zip(
+            (*found.documents, *found.moved), (*expected.documents, *expected.moved), strict=True
+        )
+        for one, other in pairs:
+            np.testing.assert_array_equal(one, other)
+        assert found.likelihood == expected.likelihood
