@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from daskps.errors import CorruptChunk, DatasetFormatError
+from daskps.structs import known
 
 from .partition import Partition
 
@@ -50,6 +51,7 @@ class Hashing(msgspec.Struct, frozen=True):
     seed: int = 0
 
 
+@known
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What must be known about a dataset before any chunk is read."""
 

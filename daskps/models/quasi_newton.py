@@ -22,6 +22,8 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from daskps.structs import known
+
 N_PAIRS = 10
 """Pairs (s, y) that are kept."""
 SUFFICIENT, FLAT = 1e-4, 0.9
@@ -76,6 +78,7 @@ class Move:
     length: float
 
 
+@known
 class Search(msgspec.Struct, frozen=True, kw_only=True):
     """Where the search stands between two evaluations; plain numbers, for checkpoints."""
 

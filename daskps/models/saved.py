@@ -24,6 +24,7 @@ from zarr.errors import GroupNotFoundError
 from daskps.data import Hashing
 from daskps.data.format import array_of
 from daskps.errors import DatasetFormatError
+from daskps.structs import known
 
 VERSION = 2
 """1 had all features, no hashing and no number of features."""
@@ -32,6 +33,7 @@ FEATURE = "feature"
 _FITTED = ("n_iter_", "stop_reason_")
 
 
+@known
 class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What must be known about a saved model before any array is read; written last."""
 

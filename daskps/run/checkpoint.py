@@ -32,6 +32,7 @@ from daskps.server.frozen import Frozen
 from daskps.server.slot import in_key_order
 from daskps.server.spec import ServerSpec
 from daskps.server.tables import Placement, TableSpec
+from daskps.structs import known
 
 logger = logging.getLogger("daskps")
 
@@ -58,6 +59,7 @@ class Checkpoints:
         return html.facts("checkpoint", {"store": self.store}, html.grid(names, rows))
 
 
+@known
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What must be known about a cut before any chunk is read."""
 

@@ -85,6 +85,10 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     parcels: list[Parcel] | None = None
 
 
+_DECODERS = {kind: msgspec.msgpack.Decoder(kind) for kind in (Answer, Request | Inquiry)}
+"""Made here because threads that decode the first of a kind together end the process."""
+
+
 class Stream:
     """One connection; used by one thread at a time.
 
@@ -121,7 +125,7 @@ class Stream:
         self._all([memoryview(first), *body], self._put)
 
     def receive(self, kind: Any) -> tuple[Any, int]:
-        """Return a header, and the bytes that stand behind it.
+        """Return a header of this kind, and the bytes that stand behind it.
 
         Raises
         ------
@@ -137,7 +141,7 @@ class Stream:
             raise ValueError(f"a header of {n} bytes came; expected at most {_MAX_HEADER}.")
         head = memoryview(bytearray(n))
         self._fill(head)
-        return msgspec.msgpack.decode(head, type=kind), size
+        return _DECODERS[kind].decode(head), size
 
     def into(self, arrays: Iterable[NDArray[Any]]) -> None:
         """Receive the bytes of C-contiguous arrays."""
