@@ -310,8 +310,7 @@ class Coordinator:
                 self.times.published(self.now)
             case ev.CutFailed():
                 # training goes on: the cut before stays the one to go back to
-                self._last_cut = (event.cut, self.min_clock, self.now)
-                self._writing = None
+                self._writing, self._last_cut = None, (event.cut, self.min_clock, self.now)
                 self._busy = None if self._busy == "freezing" else self._busy
         return []
 
@@ -371,7 +370,8 @@ class Coordinator:
         elif how == "replay":
             done = {p: c + (p in self._unsure) for p, c in self.clocks.items()}
             self._ahead = {p: max(c, self._ahead.get(p, 0)) for p, c in done.items()}
-        return [*dropped, ev.Recover(self._recovery, event.shards, how, dict(self.clocks))]
+        there = self.losses.safe is not None
+        return [*dropped, ev.Recover(self._recovery, event.shards, how, dict(self.clocks), there)]
 
     def _recovered(self, event: ev.Recovered) -> list[ev.Action]:
         if event.number != self._recovery:

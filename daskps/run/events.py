@@ -287,6 +287,8 @@ class Recover:
     done again, which the others refuse by id. ``partial``: only the lost ones do, and everybody
     goes on from `clocks`."""
     clocks: Clocks
+    there: bool = False
+    """Whether such a cut was published: a store that has none is away just now."""
 
 
 @dataclass(frozen=True, slots=True)

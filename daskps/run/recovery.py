@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("daskps")
 
+AWAY = 3.0
+"""Seconds for which a store that has cuts may be away before everybody begins again."""
+
 
 class Way(NamedTuple):
     """A cut to go back to."""
@@ -71,13 +74,24 @@ def recover(engine: Engine, action: ev.Recover) -> ev.Recovered | ev.RecoveryFai
 def _ways_back(engine: Engine, action: ev.Recover) -> list[Way]:
     """Return the cuts to go back to, the best first, and at last the beginning."""
     store = engine.store
-    cuts = [] if store is None else checkpoint.usable(store, action.clocks)
+    cuts = [] if store is None else _cuts(store, action)
     ways, torn = [Way(cut, whole=True) for cut in cuts], []
     if store is not None and engine.plan.rebuilds:
         torn = [Way(c, whole=False) for c in cuts if goes_on(store, c, engine.last_clock)]
     # where the others stay, the newest cut of the lost ones is nearest to them, whole or not
     ways = torn if torn and action.how == "partial" else [*ways, *torn]
     return [*ways, Way(None, whole=True)]
+
+
+def _cuts(store: str, action: ev.Recover) -> list[str]:
+    """Return the cuts to go back to; a store that is away is waited for."""
+    until = time.monotonic() + AWAY
+    while not (cuts := checkpoint.usable(store, action.clocks)) and action.there:
+        if time.monotonic() > until:
+            logger.warning("no checkpoint could be read in %s for %g s", store, AWAY)
+            break
+        time.sleep(0.1)
+    return cuts
 
 
 def goes_on(store: str, cut: str, last_clock: float) -> bool:

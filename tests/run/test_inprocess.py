@@ -8,6 +8,7 @@ import math
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from training import (
 )
 
 from daskps.errors import NonFinitePush, RunFailed
+from daskps.run import checkpoint, recovery
 from daskps.run import events as ev
 from daskps.run.checkpoint import published, read_manifest
 
@@ -163,9 +165,10 @@ def test_a_damaged_cut_is_passed_over_in_a_recovery(
 
 @pytest.mark.parametrize("launch", [pytest.param(8, id="early"), pytest.param(36, id="late")])
 def test_a_loss_while_no_cut_can_be_read_takes_everybody_back_to_the_beginning(
-    tmp_path: Path, launch: int
+    tmp_path: Path, launch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lost slots must not begin again beside others that go on."""
+    monkeypatch.setattr(recovery, "AWAY", 0.0)
     store, launches = tmp_path / "c.zarr", list[tuple[int, int]]()
 
     def trouble(engine: TroubledEngine, number: int, action: ev.Action) -> None:
@@ -181,6 +184,32 @@ def test_a_loss_while_no_cut_can_be_read_takes_everybody_back_to_the_beginning(
     assert len(result.coordinator.ledger.recoveries) == 1
     assert sum(c == 0 for _, c in launches) == 2 * PARTITIONS
     assert all(s.duplicates == 0 for s in result.stats)  # those that stayed have begun again, too
+
+
+def test_a_store_that_is_away_for_a_moment_is_waited_for(
+    tmp_path: Path, calm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, away, asked = tmp_path / "c.zarr", tmp_path / "away", list[int]()
+
+    def usable(*given: Any) -> list[str]:
+        found = checkpoint.usable(*given)
+        asked.append(len(found))
+        if away.exists():
+            away.rename(store)
+        return found
+
+    def trouble(engine: TroubledEngine, number: int, action: ev.Action) -> None:
+        if isinstance(action, ev.Launch) and action.clock == 4:
+            engine.settle()
+            store.rename(away)
+            engine.trouble = None
+            engine.lose(1)
+
+    monkeypatch.setattr(recovery, "checkpoint", SimpleNamespace(usable=usable))
+    monkeypatch.setattr(recovery, "AWAY", 30.0)
+    result = train(checkpoint=str(store), trouble=trouble, settled=True)
+    assert result.bits == calm().bits
+    assert asked[0] == 0 < asked[1]
 
 
 def test_a_store_that_cannot_be_written_does_not_stop_training(
