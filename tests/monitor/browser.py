@@ -86,8 +86,8 @@ class Browser:
         found = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         return found["result"].get("value")
 
-    async def until(self, expression: str, seconds: float = 30) -> Any:
-        """Wait until an expression is true, and return its value."""
+    async def until(self, expression: str, seconds: float = 90) -> Any:
+        """Wait until an expression is true, for which a run may compile first; return its value."""
         async with asyncio.timeout(seconds):
             while not (value := await self.ask(expression)):
                 await asyncio.sleep(0.1)

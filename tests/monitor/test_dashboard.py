@@ -135,6 +135,7 @@ async def watch(url: str, folder: Path, done: threading.Event) -> tuple[list[Any
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_the_page_moves_during_a_fit_and_says_no_error(tmp_path: Path) -> None:
     done = threading.Event()
