@@ -1,6 +1,6 @@
 """A draw by weights that are products, 16 at a time: what compilers do not make of a loop.
 
-Owns two instruction sequences, written for LLVM, which makes of them whatever vectors the processor
+Owns a few instruction sequences, written for LLVM, which makes of them whatever vectors a processor
 has. Weights of a lane stand 16 apart, so that a draw is that of a lane, by cumulative sums in one
 vector, and then of one of the few weights in it. There is no branch that depends on the draw.
 Either waits for its own results: several tokens are weighed, and then several lanes drawn.
@@ -8,6 +8,7 @@ Either waits for its own results: several tokens are weighed, and then several l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -17,9 +18,15 @@ from numba.extending import intrinsic
 LANES = 16
 BITS = 4
 """log2 of LANES."""
+MOST = 16
+"""Vectors that are weighed at most."""
+LINE = 64
+"""Bytes that come to a cache at a time."""
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 FLOATS, INTS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 ZEROS = ir.Constant(FLOATS, [0.0] * LANES)
+Step = Callable[[int, list[Any]], list[Any]]
+"""Takes how many steps are left, itself among them, and values; returns the next values."""
 
 
 def _weigh(
@@ -45,7 +52,7 @@ def _weigh(
     weights, at
         float32; where the first of `blocks` times 16 goes.
     blocks
-        Vectors of 16.
+        Vectors of 16, at most `MOST`.
     sums, number
         float32; the 16 sums go to ``16 * number``.
     """
@@ -92,6 +99,63 @@ def _draw(typing_context: Any, sums: Any, number: Any, which: Any, less: Any, u:
     return signature, codegen
 
 
+def _number_below(typing_context: Any, weights: Any, at: Any, blocks: Any, rest: Any) -> Any:
+    """Return how many cumulative sums of a lane's weights are not above `rest`.
+
+    Parameters
+    ----------
+    weights, at
+        float32; the lane's weights stand at `at` and every 16 numbers from there on.
+    blocks
+        How many they are, at most `MOST`.
+    rest
+        float32.
+    """
+    signature = types.uint64(weights, at, blocks, rest)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = array_data(context, builder, signature, args, 0)
+        end = builder.gep(data, [builder.add(args[1], builder.shl(args[2], I64(BITS)))])
+
+        def compare(left: int, values: list[Any]) -> list[Any]:
+            weight = builder.load(builder.gep(end, [I64(-left * LANES)]), align=4)
+            s = builder.fadd(values[0], weight)
+            below = builder.fcmp_ordered("<=", s, args[3])
+            return [s, builder.add(values[1], builder.zext(below, I64))]
+
+        return _unrolled(builder, args[2], [F32(0.0), I64(0)], compare)[1]
+
+    return signature, codegen
+
+
+def _ask(typing_context: Any, counts: Any, start: Any, lines: Any) -> Any:
+    """Bring what stands from ``counts[start]`` on to the cache for writing.
+
+    Parameters
+    ----------
+    lines
+        Of `LINE` bytes, at most `MOST`.
+    """
+    signature = types.void(counts, start, lines)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        data = builder.gep(array_data(context, builder, signature, args, 0), [args[1]])
+        end = builder.gep(builder.bitcast(data, byte), [builder.mul(args[2], I64(LINE))])
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        hint = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+
+        def ask(left: int, values: list[Any]) -> list[Any]:
+            # for writing, to stay in the nearest cache, data
+            builder.call(hint, [builder.gep(end, [I64(-left * LINE)]), I32(1), I32(3), I32(1)])
+            return values
+
+        _unrolled(builder, args[2], [], ask)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 def array_data(context: Any, builder: Any, signature: Any, args: Any, number: int) -> Any:
     """Return where the numbers of an array that is an argument begin."""
     array = context.make_array(signature.args[number])
@@ -108,29 +172,47 @@ def _products(
     builder: Any, counts: Any, kind: Any, prior: Any, phi: Any, out: Any, blocks: Any
 ) -> Any:
     """Make and store all weights; return their sums by lane."""
-    before = builder.basic_block
-    body, after = builder.append_basic_block("weigh"), builder.append_basic_block("weighed")
-    builder.branch(body)
-    builder.position_at_end(body)
-    number, sums = builder.phi(I64), builder.phi(FLOATS)
-    first = builder.shl(number, I64(BITS))
+    end = builder.shl(blocks, I64(BITS))
+    ends = [builder.gep(x, [end]) for x in (counts, prior, phi, out)]
 
-    def at(pointer: Any, vector: Any) -> Any:
-        return builder.bitcast(builder.gep(pointer, [first]), vector.as_pointer())
+    def add(left: int, values: list[Any]) -> list[Any]:
+        def at(pointer: Any, vector: Any) -> Any:
+            return builder.bitcast(builder.gep(pointer, [I64(-left * LANES)]), vector.as_pointer())
 
-    n = builder.load(at(counts, ir.VectorType(kind, LANES)), align=kind.width // 8)
-    n = builder.sitofp(builder.zext(n, INTS), FLOATS)
-    whole = builder.fadd(n, builder.load(at(prior, FLOATS), align=4))
-    product = builder.fmul(whole, builder.load(at(phi, FLOATS), align=4))
-    builder.store(product, at(out, FLOATS), align=4)
-    more, next_number = builder.fadd(sums, product), builder.add(number, I64(1))
-    builder.cbranch(builder.icmp_unsigned("<", next_number, blocks), body, after)
-    number.add_incoming(I64(0), before)
-    number.add_incoming(next_number, body)
-    sums.add_incoming(ZEROS, before)
-    sums.add_incoming(more, body)
-    builder.position_at_end(after)
-    return more
+        n = builder.load(at(ends[0], ir.VectorType(kind, LANES)), align=kind.width // 8)
+        n = builder.sitofp(builder.zext(n, INTS), FLOATS)
+        whole = builder.fadd(n, builder.load(at(ends[1], FLOATS), align=4))
+        product = builder.fmul(whole, builder.load(at(ends[2], FLOATS), align=4))
+        builder.store(product, at(ends[3], FLOATS), align=4)
+        return [builder.fadd(values[0], product)]
+
+    (sums,) = _unrolled(builder, blocks, [ZEROS], add)
+    return sums
+
+
+def _unrolled(builder: Any, n: Any, first: list[Any], step: Step) -> list[Any]:
+    """Do `step` `n` times, at most `MOST`, without a loop; return what it returned last.
+
+    Compilers take eight steps of a loop together and the rest one by one, which is all there is of
+    a few. Here the place to begin is jumped to, and the steps from there on stand one behind the
+    other; so where each is in memory is known by how many are left.
+    """
+    start = came = builder.basic_block
+    blocks = [builder.append_basic_block("step") for _ in range(MOST + 1)]
+    jump = builder.switch(n, blocks[MOST])
+    values = first
+    for block, left in zip(blocks, range(MOST, -1, -1), strict=True):
+        builder.position_at_end(block)
+        merged = [builder.phi(x.type) for x in first]
+        for phi, begun, so_far in zip(merged, first, values, strict=True):
+            phi.add_incoming(begun, start)
+            if left < MOST:
+                phi.add_incoming(so_far, came)
+        if left:
+            jump.add_case(I64(left), block)
+            values, came = step(left, merged), block
+            builder.branch(blocks[MOST - left + 1])
+    return merged
 
 
 def _lane(builder: Any, sums: Any, which: Any, less: Any, u: Any) -> tuple[Any, Any, Any]:
@@ -182,3 +264,7 @@ weigh: Any = intrinsic(_weigh)
 """``weigh(counts, start, prior, phi, weights, at, blocks, sums, number)``, in compiled code."""
 draw: Any = intrinsic(_draw)
 """``draw(sums, number, which, less, u)``, in compiled code."""
+number_below: Any = intrinsic(_number_below)
+"""``number_below(weights, at, blocks, rest)``, in compiled code."""
+ask: Any = intrinsic(_ask)
+"""``ask(counts, start, lines)``, in compiled code."""

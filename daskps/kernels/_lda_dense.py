@@ -14,15 +14,15 @@ step by step: a processor looks ahead some hundred instructions, which is about 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskps.kernels._lanes import BITS, LANES, draw, weigh
+from daskps.kernels._lanes import BITS, LANES, LINE, ask, draw, number_below, weigh
 from daskps.kernels._lda_sweep import F32, I64, TOGETHER, Cells, Scalar, mixed
-from daskps.prefetch import prefetch
 
 AHEAD = 8
 """Tokens between asking for a document's counts and visiting them."""
@@ -30,8 +30,6 @@ CHUNK = 8
 """Tokens between two updates of counts."""
 MANY = 6
 """From so many tokens of a word on, totals are brought up to date for all topics at once."""
-LINE = 64
-"""Bytes that are asked for at a time."""
 
 
 @njit(nogil=True, cache=True)
@@ -114,10 +112,7 @@ def _in_lane(
     """Return the topic of a lane at which the sum of its weights is above `rest`."""
     # by rounding a draw may end beyond the last weight, of a lane or of all
     lane = min(lane, K - np.uint64(1))
-    s, number = np.float32(0), np.uint64(0)
-    for j in range(blocks):
-        s += weights[at + (j << np.uint64(BITS)) + lane]
-        number += np.uint64(s <= rest)
+    number = number_below(weights, at + lane, blocks, rest)
     most = (K - np.uint64(1) - lane) >> np.uint64(BITS)
     return (min(number, most) << np.uint64(BITS)) + lane
 
@@ -154,9 +149,9 @@ def sweep(
     lanes, masses = np.empty(CHUNK, np.uint64), np.empty(CHUNK, np.float64)
     for k in range(K):
         inv[k] = one / np.float32(n_k[k] + v_beta)
-    a_line = np.uint64(LINE // counts.itemsize)
+    lines = (K * np.uint64(counts.itemsize) + np.uint64(LINE - 1)) // np.uint64(LINE)
     n_tokens, state = np.uint64(docs.size), np.uint64(seed)
-    total, product, factors = 0.0, 1.0, 0
+    powers, product, factors = np.int64(0), 1.0, 0  # of two; the product of masses without them
     for w in range(np.uint64(word_ptr.size - 1)):
         first, last = np.uint64(word_ptr[w]), np.uint64(word_ptr[w + np.uint64(1)])
         if first == last:
@@ -170,11 +165,7 @@ def sweep(
             end = min(begin + np.uint64(CHUNK), last)
             for i in range(begin, end):
                 if i + np.uint64(AHEAD) < n_tokens:
-                    ahead = np.uint64(docs[i + np.uint64(AHEAD)]) * width
-                    line = ahead
-                    while line < ahead + K:
-                        prefetch(counts, line)
-                        line += a_line
+                    ask(counts, np.uint64(docs[i + np.uint64(AHEAD)]) * width, lines)
                 start, old, t = np.uint64(docs[i]) * width, np.uint64(before[i]), i - begin
                 n_old = np.float32(counts[start + old])
                 whole, step, a = phi[old], inv[old], alpha[old]
@@ -193,8 +184,9 @@ def sweep(
                 product *= masses[t]
                 factors += 1
                 if factors == TOGETHER:
-                    total += np.log(product)
-                    product, factors = 1.0, 0
+                    product, power = math.frexp(product)
+                    powers += power
+                    factors = 0
             for i in range(begin, end):
                 new, old = np.uint64(after[i]), np.uint64(before[i])
                 start = np.uint64(docs[i]) * width
@@ -217,4 +209,4 @@ def sweep(
             new, old = np.uint64(after[i]), np.uint64(before[i])
             inv[new] = one / np.float32(n_k[new] + v_beta)
             inv[old] = one / np.float32(n_k[old] + v_beta)
-    return total + np.log(product)
+    return powers * math.log(2.0) + math.log(product)

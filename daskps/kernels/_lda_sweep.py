@@ -20,6 +20,7 @@ are drawn together, step by step: of those of one document each sees the others 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ AHEAD = 8
 CHUNK = 8
 """Tokens that are drawn together."""
 TOGETHER = 8
-"""Probabilities that are multiplied before their logarithm is taken."""
+"""Probabilities that are multiplied before their power of two is put aside."""
 
 
 @njit(inline="always")
@@ -210,7 +211,7 @@ def sweep(
     new_ptr[0] = 0
     n_tokens = np.uint64(docs.size)
     state = np.uint64(seed)
-    total, product, factors = 0.0, 1.0, 0
+    powers, product, factors = np.int64(0), 1.0, 0  # of two; the product of masses without them
     for w in range(n_words):
         first, last = np.uint64(word_ptr[w]), np.uint64(word_ptr[w + np.uint64(1)])
         r0, n_row = np.uint64(row_ptr[w]), np.uint64(row_ptr[w + np.uint64(1)] - row_ptr[w])
@@ -271,8 +272,9 @@ def sweep(
                 product *= mass - np.float64(weight[old] * (whole - without))
                 factors += 1
                 if factors == TOGETHER:
-                    total += np.log(product)
-                    product, factors = 1.0, 0
+                    product, power = math.frexp(product)
+                    powers += power
+                    factors = 0
             for i in range(begin, end):
                 new, old, t = np.uint64(after[i]), np.uint64(before[i]), i - begin
                 if new == old:
@@ -310,4 +312,4 @@ def sweep(
             n_cells += np.uint64(n_w[t] != 0)
             n_w[t] = 0  # a topic that was lost and found again comes twice
         new_ptr[w + np.uint64(1)] = n_cells
-    return total + np.log(product)
+    return powers * math.log(2.0) + math.log(product)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from daskps.kernels import _lda_dense, _lda_sweep, lda
-from daskps.kernels._lanes import LANES
+from daskps.kernels._lanes import LANES, MOST
 
-FEW = 256
+FEW = LANES * MOST
 """Up to this many topics all of them are looked at for each token."""
 CELLS = 2**27
 """Numbers that are held for all words and topics, or documents and topics, at most."""
