@@ -7,7 +7,7 @@ root, on a machine that does nothing else; peers that are not installed are left
 
     python -m benchmarks.lda                                   # synthetic, a few minutes
     python -m benchmarks.lda --docword docword.kos.txt.gz --topics 100 1000 --plot lda.png
-    python -m benchmarks.lda --only daskps --topics 100 1000 10000
+    python -m benchmarks.lda --only daskps --topics 100 1000 10000 --repeats 5
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,14 @@ def show(rows: Sequence[Report]) -> None:
     console.print(table)
 
 
+def medians(rows: Sequence[Report]) -> None:
+    """Print the speed of each method: processors that are shared differ from minute to minute."""
+    for name, K in dict.fromkeys((row["name"], row["K"]) for row in rows):
+        found = [row["tokens_per_s"] for row in rows if (row["name"], row["K"]) == (name, K)]
+        middle = statistics.median(found) / 1e6
+        console.print(f"{name}, K = {K}: {middle:.2f} million tokens/s, median of {len(found)}")
+
+
 def plot(rows: Sequence[Report], path: Path) -> None:
     import matplotlib as mpl
 
@@ -116,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--topics", type=int, nargs="+", default=[100])
     parser.add_argument("--sweeps", type=int, nargs="+", default=[8, 20, 40, 80])
     parser.add_argument("--only", default=",".join(METHODS), help="methods, by commas")
+    parser.add_argument("--repeats", type=int, default=1, help="of all methods, in turn")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args(arguments)
@@ -123,8 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[Report] = []
     with daskps.local_cluster(WORKERS) as cluster, Client(cluster):
         for K in given.topics:
-            rows += measure(data, K, given.sweeps, given.only.split(","))
+            for _ in range(given.repeats):
+                rows += measure(data, K, given.sweeps, given.only.split(","))
     show(rows)
+    medians(rows)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))
     if given.plot:

@@ -18,7 +18,7 @@ CALM = {
     "distributed.worker.profile.interval": "100ms",
 }
 """How often the processes of an embedded cluster look at themselves: by default 50 and 100 times a
-second, which takes 7 % of two processors from training. Whoever configures it otherwise is heeded.
+second, which takes 4 % of two processors from training. Whoever configures it otherwise is heeded.
 """
 SHIELD = "daskps.run.shield"
 """What workers load first, so that they outlive an interruption of the process that has them."""
